@@ -1,0 +1,18 @@
+"""Degradations of an image: linear operators with an adjoint and a data step."""
+
+from hvae_jax.operators.base import Operator, conjugate_gradient
+from hvae_jax.operators.blur import Blur
+from hvae_jax.operators.inpainting import Denoising, Inpainting, smooth_fill
+from hvae_jax.operators.linear import Linear
+from hvae_jax.operators.super_resolution import SuperResolution
+
+__all__ = [
+    "Blur",
+    "Denoising",
+    "Inpainting",
+    "Linear",
+    "Operator",
+    "SuperResolution",
+    "conjugate_gradient",
+    "smooth_fill",
+]

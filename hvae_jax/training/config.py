@@ -1,0 +1,139 @@
+"""The settings of a training run, stored as JSON beside what it made."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hvae_jax.models.patch_vdvae import PRESETS
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The training objective (`hvae_jax.training.loss`). Deviations are in the images' unit, [0, 1].
+
+    Attributes:
+        decoder_std: fixed deviation γ of the decoder; None to learn it in the ELBO. With a fixed γ the deviation
+            head is fitted beside the ELBO without influencing it.
+        decoder_std_slope: γ² = decoder_std² + (slope · s)² where the input has noise of deviation s.
+        noise_max: largest deviation s of the noise that is added to the encoder's input; 0 for none.
+        noise_power: s = noise_max u^power with u uniform; above 1 small values are more frequent.
+        dequantization_std: deviation of the Gaussian noise added to the target; 0.0075 in the official code
+            (0.015 in its [-1, 1] unit).
+        auxiliary_weight: weight of the auxiliary heads' loss.
+        auxiliary_std: deviation of the auxiliary heads' Gaussian.
+        beta_min: weight of the KL at the start of its linear schedule.
+        beta_start: step at which the KL's weight starts to rise to 1.
+        beta_steps: number of steps over which it rises; 0 for no schedule.
+        gamma_steps: number of steps during which the levels' KL are balanced; 0 for none.
+    """
+
+    decoder_std: float | None = None
+    decoder_std_slope: float = 0.0
+    noise_max: float = 0.0
+    noise_power: float = 2.0
+    dequantization_std: float = 0.0075
+    auxiliary_weight: float = 1.0
+    auxiliary_std: float = 0.025
+    beta_min: float = 1e-4
+    beta_start: int = 0
+    beta_steps: int = 0
+    gamma_steps: int = 0
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """The optimizer (optax).
+
+    Attributes:
+        name: "adam" or "adamax".
+        learning_rate: the peak.
+        warmup_steps: linear warm-up from 0.
+        final_fraction: the cosine decays to this fraction of the peak at the last step.
+        clip_norm: the gradient is scaled down to this global norm.
+        skip_norm: a step whose gradient's norm is larger is skipped and counted, as is any whose loss or gradient
+            is not finite; None for no limit, 800 in the official code.
+        weight_decay: decoupled weight decay.
+        ema_decay: decay of the exponential moving average of the parameters, which is what a prior is made of.
+    """
+
+    name: str = "adam"
+    learning_rate: float = 1e-3
+    warmup_steps: int = 50
+    final_fraction: float = 0.02
+    clip_norm: float = 1.0
+    skip_norm: float | None = None
+    weight_decay: float = 0.0
+    ema_decay: float = 0.999
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run.
+
+    Attributes:
+        preset: the model, a key of `hvae_jax.models.patch_vdvae.PRESETS`.
+        steps: number of optimizer steps.
+        batch_size: crops per step.
+        crop_size: side of the crops in pixels, a multiple of the model's.
+        scales: downsampling factors of the photographs that crops are taken from.
+        seed: of everything random.
+        checkpoint_every: steps between checkpoints.
+        log_every: steps between lines of the log.
+        loss: the objective.
+        optimizer: the optimizer.
+    """
+
+    preset: str = "small"
+    steps: int = 10_000
+    batch_size: int = 8
+    crop_size: int = 64
+    scales: tuple[int, ...] = (1, 2, 4)
+    seed: int = 0
+    checkpoint_every: int = 500
+    log_every: int = 50
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+    def __post_init__(self):
+        if self.preset not in PRESETS:
+            raise ValueError(f"expected a preset of {sorted(PRESETS)}, got {self.preset!r}")
+        multiple = PRESETS[self.preset].multiple
+        if self.crop_size <= 0 or self.crop_size % multiple:
+            raise ValueError(f"expected a crop size that is a multiple of {multiple}, got {self.crop_size}")
+        if min(self.steps, self.batch_size, self.checkpoint_every, self.log_every) < 1:
+            raise ValueError("expected steps, batch size and intervals of at least 1, got " + repr(self))
+        if self.optimizer.name not in ("adam", "adamax"):
+            raise ValueError(f"expected the optimizer 'adam' or 'adamax', got {self.optimizer.name!r}")
+
+    @classmethod
+    def from_dict(cls, config: dict[str, Any]) -> "TrainConfig":
+        """The inverse of `dataclasses.asdict`; unknown names raise `ValueError`."""
+        config = dict(config)
+        for name, section in (("loss", LossConfig), ("optimizer", OptimizerConfig)):
+            if name in config:
+                config[name] = _build(section, config[name])
+        if "scales" in config:
+            config["scales"] = tuple(config["scales"])
+        return _build(cls, config)
+
+    @classmethod
+    def from_file(cls, path: Path) -> "TrainConfig":
+        """Read a configuration from a JSON file."""
+        try:
+            return cls.from_dict(json.loads(Path(path).read_text()))
+        except (OSError, json.JSONDecodeError, TypeError, ValueError) as error:
+            raise ValueError(f"cannot read the training configuration {path}: {error}") from error
+
+    def to_json(self) -> str:
+        """As JSON text."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+
+def _build(section, values: dict[str, Any]):
+    unknown = set(values) - {f.name for f in dataclasses.fields(section)}
+    if unknown:
+        names = [f.name for f in dataclasses.fields(section)]
+        raise ValueError(f"expected settings of {names}, got {sorted(unknown)}")
+    return section(**values)
