@@ -1,0 +1,1 @@
+"""Converting PyTorch checkpoints to priors."""

@@ -52,8 +52,7 @@ def assemble(state: Mapping[str, np.ndarray], targets: Mapping[str, Target], tem
         ValueError: a name is missing, extra or of another shape, or a leaf is not filled; all are listed.
     """
     leaves = {
-        tuple(key.key for key in path): leaf.shape
-        for path, leaf in jax.tree_util.tree_flatten_with_path(template)[0]
+        tuple(key.key for key in path): leaf.shape for path, leaf in jax.tree_util.tree_flatten_with_path(template)[0]
     }
     problems = [f"missing from the file: {name}" for name in targets if name not in state]
     problems += [f"not a parameter of this model: {name}" for name in state if name not in targets]

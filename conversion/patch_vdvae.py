@@ -42,9 +42,7 @@ def config_from_official(official: Mapping[str, Any]) -> PatchVDVAEConfig:
             )
             for i in range(len(down))
         ),
-        first_posterior_bottleneck=int(
-            coarsest_first["up_skip_filters"][0] * official["down_mid_filters_ratio"][0]
-        ),
+        first_posterior_bottleneck=int(coarsest_first["up_skip_filters"][0] * official["down_mid_filters_ratio"][0]),
         input_kernel=official["input_kernel_size"][0],
         output_kernel=official["output_kernel_size"][0],
     )

@@ -1,0 +1,26 @@
+"""Restore degraded images with hierarchical VAE priors (PnP-HVAE) in JAX."""
+
+from hvae_jax import images, metrics, operators, restoration
+from hvae_jax.prior import Encoding, Metadata, Prior, PriorError, encode, load_prior, reconstruct, sample
+from hvae_jax.restoration import Restoration, RestoreConfig, Status, paper_config, recommended_config, restore
+
+__all__ = [
+    "Encoding",
+    "Metadata",
+    "Prior",
+    "PriorError",
+    "Restoration",
+    "RestoreConfig",
+    "Status",
+    "encode",
+    "images",
+    "load_prior",
+    "metrics",
+    "operators",
+    "paper_config",
+    "recommended_config",
+    "reconstruct",
+    "restoration",
+    "restore",
+    "sample",
+]

@@ -77,9 +77,7 @@ def sample(p: Gaussian, noise: Array) -> Float[Array, "B *shape"]:
     return p.mean + p.std * noise.astype(p.mean.dtype)
 
 
-def tempered_product(
-    q: Gaussian, p: Gaussian, temperature: Float[Array, "..."], beta: Float[Array, "..."]
-) -> Gaussian:
+def tempered_product(q: Gaussian, p: Gaussian, temperature: Float[Array, "..."], beta: Float[Array, "..."]) -> Gaussian:
     """The Gaussian proportional to q^β p^λ, λ = 1/τ² - β: mean and deviation of eq. 18.
 
     m = (βS_q + λS_p)⁻¹ (βS_q m_q + λS_p m_p),  s² = (βS_q + λS_p)⁻¹,  S: precisions.

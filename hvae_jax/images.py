@@ -165,9 +165,7 @@ def _decode(path: Path) -> np.ndarray:
     except ImageError:
         raise
     except PIL.UnidentifiedImageError as error:
-        raise ImageError(
-            f"{path}: expected a PNG, JPEG or TIFF image, got another or a damaged file"
-        ) from error
+        raise ImageError(f"{path}: expected a PNG, JPEG or TIFF image, got another or a damaged file") from error
     except Exception as error:  # damaged files make the decoders raise nearly anything
         raise ImageError(f"{path}: expected a readable image, got: {_reason(error)}") from error
 
@@ -333,7 +331,7 @@ def write_image(
         elif suffix in _PNG and bit_depth > 8:
             _encode_png16(buffer, _quantise(values, 16))
         else:
-            _encode_pillow(buffer, _quantise(values, 8), jpeg=suffix in _JPEG)
+            _encode_8bit(buffer, _quantise(values, 8), jpeg=suffix in _JPEG)
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_atomically(path, buffer.getbuffer())
     except OSError as error:
@@ -362,14 +360,14 @@ def _quantise(values: np.ndarray, bit_depth: int) -> np.ndarray:
     return scaled.astype(np.uint8 if bit_depth == 8 else np.uint16)
 
 
-def _encode_pillow(file: io.BytesIO, samples: np.ndarray, jpeg: bool) -> None:
-    import PIL.Image
+def _encode_8bit(file: io.BytesIO, samples: np.ndarray, jpeg: bool) -> None:
+    import imageio.v3 as iio
 
-    image = PIL.Image.fromarray(samples[..., 0] if samples.shape[-1] == 1 else samples)
+    samples = samples[..., 0] if samples.shape[-1] == 1 else samples
     if jpeg:
-        image.save(file, format="JPEG", quality=95, subsampling=0)
+        iio.imwrite(file, samples, plugin="pillow", extension=".jpg", quality=95, subsampling=0)
     else:
-        image.save(file, format="PNG")
+        iio.imwrite(file, samples, plugin="pillow", extension=".png")
 
 
 def _encode_png16(file: io.BytesIO, samples: np.ndarray) -> None:
@@ -638,9 +636,7 @@ def parse_kernel(
     if not np.isfinite(kernel).all() or kernel.min() < 0 or kernel.max() == 0:
         raise ImageError(f"kernel {spec}: expected finite numbers of at least 0 and not all 0, got others")
     if max_shape is not None and (kernel.shape[0] > max_shape[0] or kernel.shape[1] > max_shape[1]):
-        raise ImageError(
-            f"kernel {spec}: expected at most the image's {max_shape} pixels, got {kernel.shape}"
-        )
+        raise ImageError(f"kernel {spec}: expected at most the image's {max_shape} pixels, got {kernel.shape}")
     weights = kernel.astype(np.float64) / float(kernel.max())  # first, for the sum must not overflow
     return (weights / weights.sum()).astype(np.float32)
 

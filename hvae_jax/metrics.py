@@ -1,6 +1,5 @@
 """How close an image is to a reference: PSNR and SSIM."""
 
-import dm_pix
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -27,6 +26,8 @@ def psnr(
     Raises:
         ValueError: other ranks or types, or shapes that differ.
     """
+    import dm_pix  # here, because it takes long to import
+
     return dm_pix.psnr(*_clipped_pair(image, reference))
 
 
@@ -56,15 +57,15 @@ def ssim(
     x, r = _clipped_pair(image, reference)
     if min(x.shape[-3:-1]) < _WINDOW:
         raise ValueError(f"expected images of at least {_WINDOW}x{_WINDOW} pixels, got shape {x.shape}")
+    import dm_pix  # here, because it takes long to import
+
     return dm_pix.ssim(x, r, filter_size=_WINDOW, filter_sigma=1.5)
 
 
 def _clipped_pair(image: ArrayLike, reference: ArrayLike) -> tuple[jax.Array, jax.Array]:
     x, r = jnp.asarray(image), jnp.asarray(reference)
     if x.shape != r.shape or x.ndim not in (3, 4):
-        raise ValueError(
-            f"expected two images (H, W, C) or (B, H, W, C) of one shape, got {x.shape} and {r.shape}"
-        )
+        raise ValueError(f"expected two images (H, W, C) or (B, H, W, C) of one shape, got {x.shape} and {r.shape}")
     if not (jnp.issubdtype(x.dtype, jnp.floating) and jnp.issubdtype(r.dtype, jnp.floating)):
         raise ValueError(f"expected float images in [0, 1], got {x.dtype} and {r.dtype}")
     return jnp.clip(x, 0, 1), jnp.clip(r, 0, 1)

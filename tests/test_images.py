@@ -81,9 +81,7 @@ def test_sixteen_bits_are_kept(tmp_path, rng):
     samples = rng.integers(0, 65536, (5, 7, 3)).astype(np.uint16)
     for interlace in (False, True):
         with open(tmp_path / "a.png", "wb") as file:
-            png.Writer(7, 5, greyscale=False, bitdepth=16, interlace=interlace).write_array(
-                file, samples.ravel()
-            )
+            png.Writer(7, 5, greyscale=False, bitdepth=16, interlace=interlace).write_array(file, samples.ravel())
         image = images.read_image(tmp_path / "a.png")
         np.testing.assert_array_equal(np.rint(image.pixels * 65535), samples)
         assert image.bit_depth == 16
@@ -356,9 +354,7 @@ def test_extension_has_no_jump(photo):
         extended, _ = images.extend_periodic(blurred, 16, 16, known)
         for axis in (0, 1):
             assert largest_step(extended, axis) < 1.2 * inside[axis]
-            np.testing.assert_allclose(
-                extended.mean((0, 1)), blurred.mean((0, 1)), atol=0.05
-            )  # nothing runs away
+            np.testing.assert_allclose(extended.mean((0, 1)), blurred.mean((0, 1)), atol=0.05)  # nothing runs away
     constant = np.full((20, 30, 3), 0.3, np.float32)
     np.testing.assert_allclose(images.extend_periodic(constant, 8, 16, kernel)[0], 0.3, atol=1e-6)
 

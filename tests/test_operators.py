@@ -199,9 +199,7 @@ def check_gradients(f, *args):
         forward = jnp.vdot(cotangent, jax.jvp(f, args, tangents)[1])
         gradients = jax.vjp(f, *args)[1](cotangent)
         reverse = sum(jax.tree.leaves(jax.tree.map(jnp.vdot, gradients, tangents)))
-        moved = jax.vmap(
-            lambda e: jnp.vdot(cotangent, f(*jax.tree.map(lambda a, t: a + e * t, args, tangents)))
-        )
+        moved = jax.vmap(lambda e: jnp.vdot(cotangent, f(*jax.tree.map(lambda a, t: a + e * t, args, tangents))))
         after, before = moved(jnp.array([eps, -eps]))
         return forward, reverse, (after - before) / (2 * eps)
 

@@ -1,0 +1,1 @@
+"""Models: PatchVDVAE and what hierarchical VAEs share."""

@@ -60,7 +60,7 @@ LatentRule = Callable[[Gaussian, Gaussian | None, LevelInputs], Array]
 
 
 def posterior_sample(prior: Gaussian, posterior: Gaussian | None, inputs: LevelInputs) -> Array:
-    """z ~ q: training (ELBO), encoding."""
+    """Z ~ q: training (ELBO), encoding."""
     return gaussian.sample(_encoded(posterior), inputs.noise)
 
 
@@ -70,12 +70,12 @@ def tempered_map(prior: Gaussian, posterior: Gaussian | None, inputs: LevelInput
 
 
 def tempered_sample(prior: Gaussian, posterior: Gaussian | None, inputs: LevelInputs) -> Array:
-    """z ~ q^β p^λ: posterior sampling."""
+    """Z ~ q^β p^λ: posterior sampling."""
     return gaussian.sample(_tempered(prior, posterior, inputs), inputs.noise)
 
 
 def prior_sample(prior: Gaussian, posterior: Gaussian | None, inputs: LevelInputs) -> Array:
-    """z ~ N(m_p, τ² Σ_p): generation."""
+    """Z ~ N(m_p, τ² Σ_p): generation."""
     scaled = Gaussian(prior.mean, prior.std * per_image(inputs.temperature, prior.std))
     return gaussian.sample(scaled, inputs.noise)
 
@@ -110,9 +110,7 @@ def _encoded(posterior: Gaussian | None) -> Gaussian:
 
 def _tempered(prior: Gaussian, posterior: Gaussian | None, inputs: LevelInputs) -> Gaussian:
     q = _encoded(posterior)
-    return gaussian.tempered_product(
-        q, prior, per_image(inputs.temperature, q.mean), per_image(inputs.beta, q.mean)
-    )
+    return gaussian.tempered_product(q, prior, per_image(inputs.temperature, q.mean), per_image(inputs.beta, q.mean))
 
 
 class LatentBlock(nn.Module):
@@ -221,20 +219,23 @@ class Pass:
     latents: Sequence[Array] | None = None
     collect: frozenset[str] = frozenset()
 
-    def inputs(self, resolution: int, start: int, stop: int) -> LevelInputs:
-        """The inputs of levels start..stop, which are all of one resolution."""
+    def inputs(self, resolution: int, first: int, start: int, stop: int) -> LevelInputs:
+        """The inputs of levels start..stop of a resolution whose first level is `first`."""
 
-        def levels(x: Array) -> Array:
+        def of_all(x: Array) -> Array:
             return x[:, start:stop]
+
+        def of_resolution(x: Sequence[Array]) -> Array:
+            return x[resolution][:, start - first : stop - first]
 
         noise = self.noise
         if noise is not None:
-            noise = noise[resolution] if isinstance(noise, (tuple, list)) else levels(noise)
+            noise = of_resolution(noise) if isinstance(noise, (tuple, list)) else of_all(noise)
         return LevelInputs(
-            temperature=levels(self.temperature),
+            temperature=of_all(self.temperature),
             beta=jnp.broadcast_to(self.beta[:, None], (self.beta.shape[0], stop - start)),
             noise=noise,
-            latent=None if self.latents is None else self.latents[resolution],
+            latent=None if self.latents is None else of_resolution(self.latents),
             index=jnp.arange(start, stop)[None],
         )
 

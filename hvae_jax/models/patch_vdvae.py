@@ -1,6 +1,5 @@
 """PatchVDVAE: the fully convolutional hierarchical VAE for natural images of any size (section 6.2)."""
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -72,6 +71,8 @@ class PatchVDVAEConfig:
         activation: a name in `ACTIVATIONS`; SiLU in the paper's models.
         space_to_depth: factor of a space-to-depth stem; 1 (none) in the paper's models.
         noise_conditional: the bottom-up pass has the noise level as an input channel; off in the paper's models.
+        clip_input: images are clipped to [0, 1] before they are encoded, as the official code does; off for a
+            noise-conditional model, which is trained on unclipped noise.
         input_kernel: side of the first convolution.
         output_kernel: side of the last convolution.
         first_posterior_bottleneck: inner channels of the first level's posterior block.
@@ -84,6 +85,7 @@ class PatchVDVAEConfig:
     activation: str = "silu"
     space_to_depth: int = 1
     noise_conditional: bool = False
+    clip_input: bool = True
     input_kernel: int = 1
     output_kernel: int = 1
     first_posterior_bottleneck: int = 16
@@ -142,9 +144,7 @@ def _official(deterministic: int) -> PatchVDVAEConfig:
             Resolution(stride=2, posterior_bottleneck=40, **at_3x3, **coarse),
             Resolution(stride=2, posterior_bottleneck=40, **at_3x3, **coarse),
             Resolution(stride=2, posterior_bottleneck=40, **at_3x3, **coarse),
-            Resolution(
-                stride=2, posterior_bottleneck=40, encoder_width=128, encoder_bottleneck=32, **at_3x3, **common
-            ),
+            Resolution(stride=2, posterior_bottleneck=40, encoder_width=128, encoder_bottleneck=32, **at_3x3, **common),
         )
     )
 
@@ -176,6 +176,7 @@ def _small() -> PatchVDVAEConfig:
         activation="relu",
         space_to_depth=2,
         noise_conditional=True,
+        clip_input=False,
         input_kernel=3,
         output_kernel=3,
         first_posterior_bottleneck=48,
@@ -227,9 +228,7 @@ class PatchBlock(LatentBlock):
     def setup_prior(self, block: dict[str, Any]) -> None:
         """Create what `prior` needs."""
         r = self.resolution
-        self.prior_net = Bottleneck(
-            r.bottleneck, 2 * r.width, residual=False, init_scale=self.init_scale, **block
-        )
+        self.prior_net = Bottleneck(r.bottleneck, 2 * r.width, residual=False, init_scale=self.init_scale, **block)
         self.prior_projection = conv(2 * r.latent_channels, 1, self.init_scale)
 
     def prior(self, h: Array) -> tuple[Gaussian, Array]:
@@ -320,9 +319,7 @@ class PatchVDVAE(nn.Module):
             else None
             for i, r in enumerate(resolutions)
         ]
-        self.output_conv = conv(
-            2 * config.channels * config.space_to_depth**2, config.output_kernel, init_scale
-        )
+        self.output_conv = conv(2 * config.channels * config.space_to_depth**2, config.output_kernel, init_scale)
         if config.auxiliary_heads:
             self.auxiliary = [conv(config.channels, 1, init_scale) for _ in resolutions[:-1]]
 
@@ -384,14 +381,12 @@ class PatchVDVAE(nn.Module):
             activation = None if activations is None else activations[i]
             parts = []
             if i == 0:
-                h, output = hierarchy.run_level(
-                    self.first_level, h, activation, settings, settings.inputs(0, 0, 1)
-                )
+                h, output = hierarchy.run_level(self.first_level, h, activation, settings, settings.inputs(0, 0, 0, 1))
                 parts.append(output)
             else:
                 h = self.unpools[i - 1](h)
             if levels is not None:
-                inputs = settings.inputs(i, first[i] + (i == 0), first[i + 1])
+                inputs = settings.inputs(i, first[i], first[i] + (i == 0), first[i + 1])
                 h, output = hierarchy.run_levels(levels, h, activation, settings, inputs)
                 parts.append(output)
             states.append(h)

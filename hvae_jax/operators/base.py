@@ -39,9 +39,7 @@ class Operator(abc.ABC):
     _arrays: ClassVar[tuple[str, ...]] = ()
     _static: ClassVar[tuple[str, ...]] = ()
 
-    def __init_subclass__(
-        cls, arrays: tuple[str, ...] = (), static: tuple[str, ...] = (), **kwargs: Any
-    ) -> None:
+    def __init_subclass__(cls, arrays: tuple[str, ...] = (), static: tuple[str, ...] = (), **kwargs: Any) -> None:
         """Registers the subclass as a pytree with the named leaves and static fields."""
         super().__init_subclass__(**kwargs)
         cls._arrays = (*cls._arrays, *arrays)
@@ -132,6 +130,17 @@ class Operator(abc.ABC):
         y, shape = self._observation(y)
         _, adjoint = self.bind(shape, y.dtype)
         return adjoint(y)
+
+    def observed(self, y: Float[ArrayLike, "*observations"]) -> Float[Array, "*observations"]:
+        """The observation with zeros where A never reaches, the misfit being A x less that.
+
+        Args:
+            y: observation or batch of observations.
+
+        Returns:
+            y itself, unless overridden.
+        """
+        return jnp.asarray(y)
 
     def initial(self, y: Float[ArrayLike, "*observations"]) -> Float[Array, "*batch height width channels"]:
         """A starting image for a restoration: unless overridden, ten Tikhonov steps from a constant image.
@@ -246,9 +255,7 @@ class Operator(abc.ABC):
         """
         return self._cg_step(y, tolerance=10 * float(jnp.finfo(y.dtype).eps))
 
-    def _cg_step(
-        self, y: Array, steps: int | None = None, tolerance: float = 0.0
-    ) -> Callable[[Array, Array], Array]:
+    def _cg_step(self, y: Array, steps: int | None = None, tolerance: float = 0.0) -> Callable[[Array, Array], Array]:
         """The method "cg" of `data_step_for`."""
         forward, adjoint = self.bind(self.image_shape(y.shape), y.dtype)
 
@@ -354,8 +361,7 @@ def check_image_shape(shape: Shape, name: str) -> Shape:
     """The shape as a tuple, if it is one of an image or of a batch of images."""
     if len(shape) not in (3, 4):
         raise ValueError(
-            f"{name} must be (height, width, channels) or (batch, height, width, channels), "
-            f"got shape {tuple(shape)}"
+            f"{name} must be (height, width, channels) or (batch, height, width, channels), got shape {tuple(shape)}"
         )
     return tuple(shape)
 

@@ -30,9 +30,7 @@ class Blur(Operator, arrays=("kernel",)):
 
     kernel: Float[Array, "*batch kernel_height kernel_width"]
 
-    def __init__(
-        self, kernel: Float[ArrayLike, "*batch kernel_height kernel_width"], normalize: bool = True
-    ) -> None:
+    def __init__(self, kernel: Float[ArrayLike, "*batch kernel_height kernel_width"], normalize: bool = True) -> None:
         self._set(kernel=as_kernel(kernel, normalize))
 
     def image_shape(self, observation_shape: Shape) -> Shape:
@@ -63,17 +61,13 @@ class Blur(Operator, arrays=("kernel",)):
         return self._observation(y)[0]
 
 
-def as_kernel(
-    kernel: Float[ArrayLike, "*batch height width"], normalize: bool
-) -> Float[Array, "*batch height width"]:
+def as_kernel(kernel: Float[ArrayLike, "*batch height width"], normalize: bool) -> Float[Array, "*batch height width"]:
     """The kernel as a checked float array, divided by its sum if asked; see `Blur`."""
     # Checked in numpy: inside a compiled function jax would make tracers even of known values.
     known = np.asarray(kernel) if is_concrete(kernel) else None
     kernel = jnp.asarray(kernel)
     if kernel.ndim not in (2, 3) or 0 in kernel.shape:
-        raise ValueError(
-            f"a kernel must be (height, width) or (batch, height, width), got shape {kernel.shape}"
-        )
+        raise ValueError(f"a kernel must be (height, width) or (batch, height, width), got shape {kernel.shape}")
     if not jnp.issubdtype(kernel.dtype, jnp.floating):
         if not jnp.issubdtype(kernel.dtype, jnp.integer):
             raise ValueError(f"a kernel must be of real numbers, got {kernel.dtype}")

@@ -62,6 +62,12 @@ class Inpainting(Operator, arrays=("mask",)):
 
         return select, select
 
+    def observed(
+        self, y: Float[ArrayLike, "*batch height width channels"]
+    ) -> Float[Array, "*batch height width channels"]:
+        """Zeros at the missing pixels; see `Operator.observed`."""
+        return jnp.where(self.mask, y, 0)
+
     def exact_step(self, y: Array) -> Callable[[Array, Array], Array]:
         """(y + ratio u)/(1 + ratio) where observed, u elsewhere; see `Operator.exact_step`."""
         return lambda u, ratio: u + jnp.where(self.mask, y - u, 0) / (1 + ratio)
@@ -127,9 +133,7 @@ def smooth_fill(
     coarse = _sum_of_cells(jnp.where(observed, y, 0)) / jnp.maximum(count, 1)
     coarse = smooth_fill(coarse, count > 0, sweeps)
     filled = coarse.repeat(2, axis=-3).repeat(2, axis=-2)[..., :height, :width, :]
-    return lax.fori_loop(
-        0, sweeps, lambda _, x: jnp.where(observed, y, _smooth(x)), jnp.where(observed, y, filled)
-    )
+    return lax.fori_loop(0, sweeps, lambda _, x: jnp.where(observed, y, _smooth(x)), jnp.where(observed, y, filled))
 
 
 def _sum_of_cells(x: Array) -> Array:

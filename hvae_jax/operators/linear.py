@@ -47,17 +47,13 @@ class Linear(Operator, static=("fn", "input_shape", "observation_shape")):
         try:
             output = jax.eval_shape(fn, image)
         except Exception as error:
-            raise ValueError(
-                f"fn must take an image of shape {input_shape}, got an error: {error}"
-            ) from error
+            raise ValueError(f"fn must take an image of shape {input_shape}, got an error: {error}") from error
         if not (hasattr(output, "dtype") and jnp.issubdtype(output.dtype, jnp.floating)):
             raise ValueError(f"fn must return one array of real numbers, got {output}")
         try:
             jax.eval_shape(jax.linear_transpose(fn, image), output)
         except Exception as error:
-            raise ValueError(
-                f"fn must be linear so that it has a transpose, got an error: {error}"
-            ) from error
+            raise ValueError(f"fn must be linear so that it has a transpose, got an error: {error}") from error
         # x -> A x + b has a transpose, too.
         at_zero = fn(jnp.zeros(input_shape))
         if is_concrete(at_zero) and np.any(at_zero):

@@ -47,9 +47,7 @@ class SuperResolution(Operator, arrays=("kernel",), static=("factor",)):
         normalize: bool = True,
     ) -> None:
         if not (isinstance(factor, numbers.Integral) and factor >= 1):
-            raise ValueError(
-                f"the factor of a super-resolution must be a whole number of at least 1, got {factor!r}"
-            )
+            raise ValueError(f"the factor of a super-resolution must be a whole number of at least 1, got {factor!r}")
         self._set(kernel=as_kernel(kernel, normalize), factor=int(factor))
 
     def image_shape(self, observation_shape: Shape) -> Shape:
@@ -96,9 +94,7 @@ class SuperResolution(Operator, arrays=("kernel",), static=("factor",)):
         """
         y, shape = self._observation(y)
         border = 2  # pixels that a cubic kernel sees beyond the edge
-        padded = jnp.pad(
-            y, [(0, 0)] * (y.ndim - 3) + [(border, border), (border, border), (0, 0)], mode="edge"
-        )
+        padded = jnp.pad(y, [(0, 0)] * (y.ndim - 3) + [(border, border), (border, border), (0, 0)], mode="edge")
         x = jax.image.scale_and_translate(
             padded,
             shape,
@@ -110,9 +106,7 @@ class SuperResolution(Operator, arrays=("kernel",), static=("factor",)):
         )
         return jnp.clip(x, 0, 1)
 
-    def _aliased_power(
-        self, image_shape: Shape, dtype: Any
-    ) -> Float[Array, "*batch low_height half_low_width 1"]:
+    def _aliased_power(self, image_shape: Shape, dtype: Any) -> Float[Array, "*batch low_height half_low_width 1"]:
         """|K|² averaged over the frequencies that sampling folds together."""
         step = self.factor
         height, width = image_shape[-3] // step, image_shape[-2] // step

@@ -20,7 +20,8 @@ class LossConfig:
         noise_max: largest deviation s of the noise that is added to the encoder's input; 0 for none.
         noise_power: s = noise_max u^power with u uniform; above 1 small values are more frequent.
         dequantization_std: deviation of the Gaussian noise added to the target; 0.0075 in the official code
-            (0.015 in its [-1, 1] unit).
+            (0.015 in its [-1, 1] unit), which takes the mean over the noise in closed form instead of drawing it
+            and subtracts the noise's entropy, a constant.
         auxiliary_weight: weight of the auxiliary heads' loss.
         auxiliary_std: deviation of the auxiliary heads' Gaussian.
         beta_min: weight of the KL at the start of its linear schedule.
@@ -104,6 +105,8 @@ class TrainConfig:
             raise ValueError(f"expected a crop size that is a multiple of {multiple}, got {self.crop_size}")
         if min(self.steps, self.batch_size, self.checkpoint_every, self.log_every) < 1:
             raise ValueError("expected steps, batch size and intervals of at least 1, got " + repr(self))
+        if not self.scales or min(self.scales) < 1:
+            raise ValueError(f"expected downsampling factors of at least 1, got {self.scales}")
         if self.optimizer.name not in ("adam", "adamax"):
             raise ValueError(f"expected the optimizer 'adam' or 'adamax', got {self.optimizer.name!r}")
 
@@ -131,7 +134,7 @@ class TrainConfig:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
 
-def _build(section, values: dict[str, Any]):
+def _build(section: type, values: dict[str, Any]) -> Any:
     unknown = set(values) - {f.name for f in dataclasses.fields(section)}
     if unknown:
         names = [f.name for f in dataclasses.fields(section)]

@@ -1,7 +1,8 @@
 """The training objective: the ELBO (eq. 4) with a Gaussian decoder, and its options."""
 
 import math
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +67,8 @@ def kl_weights(kl: Float[Array, " L"], step: Float[Array, ""], config: LossConfi
         One weight per level.
 
     Source:
-        Hazami et al. 2022 (Efficient-VDVAE); the γ schedule is that of Vahdat & Kautz 2020 (NVAE).
+        Hazami et al. 2022 (Efficient-VDVAE); the γ schedule is that of Vahdat & Kautz 2020 (NVAE). The official
+        code's slope of β is 1/(beta_start + beta_steps), and it balances the KL per latent value.
     """
     beta = jnp.ones(())
     if config.beta_steps:
@@ -121,21 +123,20 @@ def loss_fn(
         noise=jax.random.split(key_latents, (batch, levels)),
         collect=frozenset({"kl"}),
     )
-    variables = {"params": params}
-    decoder, result = model.apply(variables, observed, settings, noise_level)
-    assert result.kl is not None  # it was asked for
+    apply: Any = partial(model.apply, {"params": params})
+    decoder, result = apply(observed, settings, noise_level)
     size = math.prod(images.shape[1:])
 
     extra = jnp.zeros(())
     if config.decoder_std is not None:
         # Fit the deviation head to what the model does, without letting it change the rest.
-        head = model.apply(variables, jax.lax.stop_gradient(result.features), method="decode")
+        head = apply(jax.lax.stop_gradient(result.features), method="decode")
         fitted = GaussianDecoder(jax.lax.stop_gradient(head.mean), head.std)
         extra += jnp.mean(fitted.nll(target)) / size
         std = 2 * jnp.sqrt(config.decoder_std**2 + (config.decoder_std_slope * noise_level) ** 2)
         decoder = GaussianDecoder(decoder.mean, jnp.broadcast_to(std[:, None, None, None], target.shape))
     if model.config.auxiliary_heads and config.auxiliary_weight:
-        heads = model.apply(variables, result.states, method="predict_pooled")
+        heads = apply(result.states, method="predict_pooled")
         for head in heads:
             pooled = average_pool(target, target.shape[1] // head.shape[1])
             error = gaussian.sum_per_image((head - pooled) ** 2)

@@ -49,9 +49,15 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
     )
 
 
-def init_state(config: TrainConfig) -> TrainState:
-    """The state before the first step."""
-    params = PatchVDVAE(PRESETS[config.preset]).initialize(jax.random.key(config.seed))
+@partial(jax.jit, static_argnames="config")
+def _initial_params(config: TrainConfig) -> dict:
+    return PatchVDVAE(PRESETS[config.preset]).initialize(jax.random.key(config.seed))
+
+
+def init_state(config: TrainConfig, params: dict | None = None) -> TrainState:
+    """The state before the first step; random parameters if None are given, which are copied."""
+    # Copies, for a step donates its buffers.
+    params = _initial_params(config) if params is None else jax.tree.map(jnp.array, params)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -84,7 +90,7 @@ def train_step(
     floats = images.astype(jnp.float32) / 255
     grad_fn = jax.grad(loss_fn, has_aux=True)
     gradient, terms = grad_fn(state.params, model, floats, key, state.step, config.loss)
-    norm = optax.global_norm(gradient)
+    norm = optax.tree.norm(gradient)
     ok = jnp.isfinite(terms.loss) & jnp.isfinite(norm)
     if config.optimizer.skip_norm is not None:
         ok &= norm < config.optimizer.skip_norm

@@ -1,0 +1,407 @@
+"""A prior: model, parameters and what is known about them; encoding, reconstruction, sampling; saving, loading."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+from functools import cached_property, partial
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from hvae_jax.models import hierarchy
+from hvae_jax.models.hierarchy import LatentRule, Pass
+from hvae_jax.models.patch_vdvae import PatchVDVAE, PatchVDVAEConfig
+
+FORMAT = 1
+"""Version of the directory format; a newer one is refused."""
+
+FAMILIES = {"patch_vdvae": (PatchVDVAE, PatchVDVAEConfig)}
+"""Model families by the name that `prior.json` gives them."""
+
+BUNDLED = "natural-small"
+"""The prior that ships with the package."""
+
+
+class Encoding(NamedTuple):
+    """What Algorithm 1 finds.
+
+    Attributes:
+        latents: E_τ(x), per resolution, coarsest first: z of its levels, shape (B, levels, h, w, channels).
+        log_prior: log p(z_l|z_<l) of each level, summed over the image, untempered, shape (B, L).
+        mean: decoded mean μ_θ(z), shape (B, H, W, C), in [0, 1].
+        variance: the decoder's own variance of each pixel, shape (B, H, W, C), in the images' unit.
+    """
+
+    latents: tuple[Float[Array, "B n h w c"], ...]
+    log_prior: Float[Array, "B L"]
+    mean: Float[Array, "B H W C"]
+    variance: Float[Array, "B H W C"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Metadata:
+    """What `prior.json` says besides family and architecture; hashable, so that it may be static under jit.
+
+    Attributes:
+        text: a JSON object: name, provenance, data_licence, training, settings and whatever else the maker wrote.
+    """
+
+    text: str = "{}"
+
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """The object."""
+        return json.loads(self.text)
+
+    @classmethod
+    def of(cls, **values: Any) -> "Metadata":
+        """From plain values."""
+        return cls(json.dumps(values, sort_keys=True))
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["params"], meta_fields=["model", "metadata"])
+@dataclasses.dataclass(frozen=True)
+class Prior:
+    """A hierarchical VAE as an image prior; a pytree whose leaves are the parameters.
+
+    Attributes:
+        params: the parameters.
+        model: the Flax module.
+        metadata: what `prior.json` says.
+    """
+
+    params: dict
+    model: PatchVDVAE
+    metadata: Metadata = Metadata()
+
+    @property
+    def config(self) -> PatchVDVAEConfig:
+        """The architecture."""
+        return self.model.config
+
+    @property
+    def levels(self) -> int:
+        """Number of latent groups L."""
+        return self.config.levels
+
+    @property
+    def multiple(self) -> int:
+        """The sides of images are multiples of this."""
+        return self.config.multiple
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What `prior.json` says besides family and architecture."""
+        return self.metadata.values
+
+    def save(self, directory: str | os.PathLike, *, overwrite: bool = False) -> None:
+        """Write an Orbax checkpoint and a readable `prior.json`, all or nothing.
+
+        Args:
+            directory: where to; its parents are created.
+            overwrite: replace a prior that is there.
+
+        Raises:
+            FileExistsError: the directory exists and `overwrite` is false, or it is not a prior.
+        """
+        directory = Path(directory).resolve()
+        if directory.exists() and not (overwrite and (directory / "prior.json").is_file()):
+            raise FileExistsError(f"{directory} exists; give another directory or ask to overwrite a prior")
+        family = next(name for name, (model, _) in FAMILIES.items() if isinstance(self.model, model))
+        description = {
+            "format": FORMAT,
+            "family": family,
+            "config": dataclasses.asdict(self.config),
+            "parameters": sum(leaf.size for leaf in jax.tree.leaves(self.params)),
+            "sha256": _digest(self.params),
+            **self.info,
+        }
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        # Written beside its place and then renamed, so that being killed leaves nothing that loads.
+        with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as scratch:
+            new = Path(scratch) / "new"
+            with ocp.StandardCheckpointer() as checkpointer:
+                checkpointer.save(new / "params", jax.device_get(self.params))
+            (new / "prior.json").write_text(json.dumps(description, indent=2) + "\n")
+            os.chmod(new, 0o755)
+            if directory.exists():
+                os.replace(directory, Path(scratch) / "old")
+            os.replace(new, directory)
+
+
+class PriorError(ValueError):
+    """A directory cannot be loaded as a prior; the message says which and why."""
+
+
+def load_prior(name: str | os.PathLike = BUNDLED) -> Prior:
+    """Load a prior.
+
+    Args:
+        name: the name of a bundled prior ("natural-small", the default), or a directory that `Prior.save` or the
+            converter wrote.
+
+    Returns:
+        The prior, its parameters on the default device.
+
+    Raises:
+        PriorError: there is no such prior, or it is damaged, foreign, or of a newer format.
+    """
+    directory = _find(name)
+    try:
+        description = json.loads((directory / "prior.json").read_text())
+        version = description["format"]
+    except FileNotFoundError:
+        raise PriorError(f"{directory} is not a prior: it has no prior.json") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PriorError(f"{directory}/prior.json is damaged or not a prior's: {error!r}") from error
+    if version != FORMAT:
+        raise PriorError(
+            f"{directory} has format {version!r}, this version of hvae_jax reads {FORMAT}; a newer one may read it"
+        )
+    try:
+        model_class, config_class = FAMILIES[description.pop("family")]
+        model = model_class(config_class.from_dict(description.pop("config")))
+        digest = description.pop("sha256")
+    except (KeyError, TypeError, ValueError) as error:
+        raise PriorError(f"{directory}/prior.json describes no model that is known here: {error!r}") from error
+    template = jax.eval_shape(model.initialize, jax.random.key(0))
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            params = checkpointer.restore(
+                directory / "params", jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), template)
+            )
+    except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise PriorError(f"the parameters in {directory} are damaged or of another model: {reason}") from error
+    if wrong := [p for p, t in zip(*map(jax.tree.leaves, (params, template)), strict=True) if p.shape != t.shape]:
+        raise PriorError(f"the parameters in {directory} are of another model: {len(wrong)} of them have other shapes")
+    if _digest(params) != digest:
+        raise PriorError(f"the parameters in {directory} are damaged: their checksum is not that of prior.json")
+    for key in ("format", "parameters"):
+        description.pop(key, None)
+    return Prior(jax.tree.map(jnp.asarray, params), model, Metadata.of(**description))
+
+
+def _find(name: str | os.PathLike) -> Path:
+    if Path(name).is_dir():
+        return Path(name).resolve()
+    bundled = Path(str(resources.files("hvae_jax") / "pretrained"))
+    names = sorted(path.parent.name for path in bundled.glob("*/prior.json"))
+    if str(name) in names:
+        return bundled / str(name)
+    raise PriorError(f"expected the name of a bundled prior {names} or a prior's directory, got {str(name)!r}")
+
+
+def _digest(params: dict) -> str:
+    """SHA-256 of the parameters' names, shapes and values."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
+        array = np.asarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).tobytes())
+    return digest.hexdigest()
+
+
+def encode(
+    prior: Prior,
+    x: Float[ArrayLike, "*B H W C"],
+    temperature: ArrayLike = 1.0,
+    *,
+    beta: ArrayLike = 1.0,
+    noise_level: ArrayLike | None = None,
+) -> Encoding:
+    """Algorithm 1: the latents E_τ(x), level by level the maximum of q(z_l|x, z_<l) p(z_l|z_<l)^λ (eq. 18).
+
+    Args:
+        prior: the prior.
+        x: image(s) in [0, 1], sides multiples of `prior.multiple`.
+        temperature: τ > 0, τ² <= 1/β: a number, one per level (L,), or one per image and level (B, L) or (B, 1).
+        beta: β of eq. 18, a number or one per image (B,); 1 in the paper.
+        noise_level: for a noise-conditional prior, the deviation of the noise in x, in the images' unit, a number
+            or one per image (B,); 0, a clean image, by default.
+
+    Returns:
+        The latents with log p(z_l|z_<l), and the decoded mean and variance; without the batch axis if x has none.
+
+    Raises:
+        ValueError: a shape, a type or the temperature does not fit.
+
+    Source:
+        Prost et al. 2023, Algorithm 1.
+    """
+    x, single = as_batch(prior, x)
+    tau, beta, noise_level = _pass_inputs(prior, x.shape[0], x.dtype, temperature, beta, noise_level)
+    encoding = _encode(prior, x, tau, beta, noise_level)
+    return jax.tree.map(lambda leaf: leaf[0], encoding) if single else encoding
+
+
+def reconstruct(
+    prior: Prior,
+    x: Float[ArrayLike, "*B H W C"],
+    temperature: ArrayLike = 1.0,
+    *,
+    beta: ArrayLike = 1.0,
+    noise_level: ArrayLike | None = None,
+) -> Float[Array, "*B H W C"]:
+    """HVAE(x, τ) = μ_θ(E_τ(x)) of Proposition 1: the denoiser that the prior is.
+
+    Args:
+        prior: the prior.
+        x: see `encode`.
+        temperature: see `encode`.
+        beta: see `encode`.
+        noise_level: see `encode`.
+
+    Returns:
+        The decoded mean, of x's shape, in [0, 1].
+
+    Raises:
+        ValueError: a shape, a type or the temperature does not fit.
+    """
+    x, single = as_batch(prior, x)
+    tau, beta, noise_level = _pass_inputs(prior, x.shape[0], x.dtype, temperature, beta, noise_level)
+    mean = _reconstruct(prior, x, tau, beta, noise_level)
+    return mean[0] if single else mean
+
+
+def sample(
+    prior: Prior, key: Array, shape: tuple[int, int, int, int], *, temperature: ArrayLike = 1.0
+) -> Float[Array, "B H W C"]:
+    """Draw images: z_l ~ N(μ_l, τ_l² Σ_l) level by level (section 3.3), then the decoded mean.
+
+    Args:
+        prior: the prior.
+        key: a key of `jax.random`.
+        shape: (B, H, W, C); sides multiples of `prior.multiple`.
+        temperature: τ > 0, as in `encode`, but not bounded above.
+
+    Returns:
+        Images in [0, 1].
+
+    Raises:
+        ValueError: the shape or the temperature does not fit.
+    """
+    _check_shape(prior, tuple(shape), "the shape to sample")
+    tau, _, _ = _pass_inputs(prior, shape[0], jnp.float32, temperature, 1.0, None, bounded=False)
+    return _sample(prior, key, tuple(shape), tau)
+
+
+@jax.jit
+def _encode(prior: Prior, x: Array, temperature: Array, beta: Array, noise_level: Array) -> Encoding:
+    settings = Pass(hierarchy.tempered_map, temperature, beta, collect=frozenset({"latent", "log_prior"}))
+    decoder, result = run_pass(prior, x, settings, noise_level)
+    assert result.log_prior is not None  # it was asked for
+    return Encoding(result.latents, result.log_prior, decoder.mean, decoder.variance)
+
+
+@jax.jit
+def _reconstruct(prior: Prior, x: Array, temperature: Array, beta: Array, noise_level: Array) -> Array:
+    return run_pass(prior, x, Pass(hierarchy.tempered_map, temperature, beta), noise_level)[0].mean
+
+
+@partial(jax.jit, static_argnames="shape")
+def _sample(prior: Prior, key: Array, shape: tuple[int, int, int, int], temperature: Array) -> Array:
+    keys = jax.random.split(key, (shape[0], prior.levels))
+    settings = Pass(hierarchy.prior_sample, temperature, jnp.ones((1,)), noise=keys)
+    variables = {"params": prior.params}
+    result = prior.model.apply(variables, None, settings, shape[:3], method="top_down")
+    return prior.model.to_image(prior.model.apply(variables, result.features, method="decode")).mean
+
+
+def run_pass(prior: Prior, x: Array, settings: Pass, noise_level: Array):
+    """Encode a batch, run one top-down pass, decode; the decoder's distribution is in the images' unit."""
+    if prior.config.clip_input:
+        x = jnp.clip(x, 0, 1)
+    decoder, result = prior.model.apply({"params": prior.params}, x, settings, noise_level)
+    return prior.model.to_image(decoder), result
+
+
+def draw_posterior(prior: Prior, x: Array, noise: Any, noise_level: Array) -> Array:
+    """Decode an untempered draw from q(z|x): how the official code starts (`initial="official"`)."""
+    rule: LatentRule = hierarchy.posterior_sample
+    settings = Pass(rule, jnp.ones((1, prior.levels)), jnp.ones((1,)), noise=noise)
+    return run_pass(prior, x, settings, noise_level)[0].mean
+
+
+def as_batch(prior: Prior, x: ArrayLike) -> tuple[Array, bool]:
+    """The images as a checked batch, and whether there was no batch axis."""
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"images must be floating-point numbers in [0, 1], got {x.dtype}")
+    single = x.ndim == 3
+    x = x[None] if single else x
+    _check_shape(prior, x.shape, "images")
+    return x, single
+
+
+def _check_shape(prior: Prior, shape: tuple[int, ...], name: str) -> None:
+    multiple, channels = prior.multiple, prior.config.channels
+    if len(shape) != 4 or shape[3] != channels or 0 in shape or shape[1] % multiple or shape[2] % multiple:
+        raise ValueError(
+            f"{name} must be (H, W, {channels}) or (B, H, W, {channels}) with H and W multiples of {multiple} "
+            f"(hvae_jax.images.pad_to_multiple pads), got {shape if len(shape) != 4 else tuple(shape)}"
+        )
+
+
+def level_temperature(prior: Prior, batch: int, temperature: ArrayLike, dtype: Any) -> Float[Array, "b L"]:
+    """The temperature of each image (or one for all) and level, shape (B or 1, L)."""
+    tau = jnp.asarray(temperature, dtype)
+    levels = prior.levels
+    if tau.shape not in ((), (levels,), (batch, 1), (batch, levels), (1, 1), (1, levels)):
+        raise ValueError(
+            f"temperature must be a number, one per level ({levels},), or one per image and level "
+            f"({batch}, {levels}), got shape {tau.shape}"
+        )
+    return jnp.broadcast_to(tau, (tau.shape[0] if tau.ndim == 2 else 1, levels))
+
+
+def check_temperature(temperature: ArrayLike, beta: ArrayLike, bounded: bool = True) -> None:
+    """Refuse a known temperature for which βS_q + λS_p may not be positive."""
+    if isinstance(temperature, jax.core.Tracer) or isinstance(beta, jax.core.Tracer):
+        return
+    tau, b = np.asarray(temperature, np.float64), np.asarray(beta, np.float64)
+    if not (np.isfinite(tau).all() and (tau > 0).all()):
+        raise ValueError(f"temperature must be positive and finite, got {temperature}")
+    if not (np.isfinite(b).all() and (b > 0).all()):
+        raise ValueError(f"beta must be positive and finite, got {beta}")
+    # A little above 1/β for temperatures that were rounded to float32.
+    if bounded and tau.max() ** 2 * b.max() > 1 + 1e-6:
+        raise ValueError(
+            f"temperature must be at most 1/sqrt(beta) = {b.max() ** -0.5:.6g}, so that eq. 18 has a maximum, "
+            f"got {tau.max():.6g}"
+        )
+
+
+def _pass_inputs(
+    prior: Prior,
+    batch: int,
+    dtype: Any,
+    temperature: ArrayLike,
+    beta: ArrayLike,
+    noise_level: ArrayLike | None,
+    bounded: bool = True,
+) -> tuple[Array, Array, Array]:
+    """The checked inputs of a pass: temperature (B or 1, L), β (B or 1,), noise level (B,)."""
+    check_temperature(temperature, beta, bounded)
+    tau = level_temperature(prior, batch, temperature, dtype)
+    if noise_level is not None and not prior.config.noise_conditional:
+        raise ValueError("this prior is not noise-conditional, but a noise_level was given")
+    level = per_batch(0.0 if noise_level is None else noise_level, batch, "noise_level", dtype)
+    return tau, jnp.atleast_1d(per_batch(beta, batch, "beta", dtype)), level
+
+
+def per_batch(value: ArrayLike, batch: int, name: str, dtype: Any) -> Float[Array, " B"]:
+    """A number or one per image, as one per image."""
+    array = jnp.asarray(value, dtype)
+    if array.shape not in ((), (1,), (batch,)):
+        raise ValueError(f"{name} must be a number or one per image ({batch},), got shape {array.shape}")
+    return jnp.broadcast_to(array, (batch,))

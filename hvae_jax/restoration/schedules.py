@@ -1,0 +1,43 @@
+"""Schedules: temperature over the levels, deviations over the iterations."""
+
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+
+def linear(coarsest: float, finest: float, levels: int) -> Float[Array, " L"]:
+    """A temperature that changes linearly over the levels, both ends included.
+
+    τ_l = coarsest + (finest - coarsest) l/(L - 1)
+
+    Args:
+        coarsest: temperature of level 0.
+        finest: temperature of level L - 1.
+        levels: L.
+
+    Returns:
+        τ, shape (L,). (The file that defines the official `Linear` is missing from its repository.)
+    """
+    return jnp.linspace(coarsest, finest, levels)
+
+
+def geometric(start: ArrayLike, stop: ArrayLike, iterations: int) -> Float[Array, "K *B"]:
+    """A deviation that falls geometrically over the iterations, both ends included.
+
+    s_k = start (stop/start)^(k/(K - 1))
+
+    Args:
+        start: first value, a positive number or one per image (B,).
+        stop: last value, likewise.
+        iterations: K.
+
+    Returns:
+        One value per iteration and image, shape (K, 1) or (K, B).
+    """
+    start, stop = jnp.broadcast_arrays(jnp.atleast_1d(start), jnp.atleast_1d(stop))
+    return jnp.geomspace(start, stop, iterations)
+
+
+def at_iteration(value: Float[Array, "*K_B"], iteration: Array) -> Float[Array, " B"]:
+    """The value of an iteration: constants (B,) stay, of a schedule (K, B) the row, the last one beyond its end."""
+    return value[jnp.minimum(iteration, value.shape[0] - 1)] if value.ndim == 2 else value

@@ -1,0 +1,80 @@
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from conversion.patch_vdvae import config_from_official, params_from_state_dict
+from hvae_jax.models.patch_vdvae import PatchVDVAE, PatchVDVAEConfig, Resolution
+from hvae_jax.prior import Metadata, Prior
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def official_prior(dtype) -> Prior:
+    """The tiny PatchVDVAE of the golden arrays (10 levels, multiple of 64)."""
+    config = config_from_official(json.loads((GOLDEN / "tiny_patchvdvae.json").read_text()))
+    with np.load(GOLDEN / "tiny_patchvdvae_weights.npz") as state:
+        params = params_from_state_dict(config, dict(state))
+    return Prior(jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params), PatchVDVAE(config))
+
+
+def tiny_config(levels: int = 2, **changes) -> PatchVDVAEConfig:
+    """A model of two resolutions that compiles fast, for images of multiples of 4."""
+    common = {
+        "width": 8,
+        "bottleneck": 4,
+        "posterior_bottleneck": 4,
+        "latent_channels": 3,
+        "encoder_width": 8,
+        "encoder_bottleneck": 4,
+        "encoder_blocks": 2,
+        "skip_width": 8,
+    }
+    resolutions = (Resolution(stride=1, levels=levels, **common), Resolution(stride=4, levels=levels, **common))
+    return PatchVDVAEConfig(resolutions, first_posterior_bottleneck=4, **changes)
+
+
+def random_prior(config: PatchVDVAEConfig, seed: int = 0, **info) -> Prior:
+    """A prior with random weights that are large enough for every level to matter; NumPy has nothing to compile."""
+    rng = np.random.default_rng(seed)
+    model = PatchVDVAE(config)
+
+    def draw(path, leaf):
+        if path[-1].key == "kernel":
+            scale = np.sqrt(0.7 / np.prod(leaf.shape[-4 if len(leaf.shape) > 3 else -2 : -1]))
+            return jnp.asarray(rng.normal(0, scale, leaf.shape), leaf.dtype)
+        return jnp.asarray((path[-1].key == "std") + rng.normal(0, 0.1, leaf.shape), leaf.dtype)
+
+    params = jax.tree_util.tree_map_with_path(draw, jax.eval_shape(model.initialize, jax.random.key(0)))
+    return Prior(params, model, Metadata.of(**info))
+
+
+@pytest.fixture(scope="session")
+def tiny_prior() -> Prior:
+    return random_prior(tiny_config(), name="tiny")
+
+
+@pytest.fixture(scope="session")
+def conditional_prior() -> Prior:
+    return random_prior(tiny_config(noise_conditional=True, clip_input=False, space_to_depth=2), name="conditional")
+
+
+@pytest.fixture(scope="session")
+def noisy_images() -> np.ndarray:
+    """Three smooth images with noise, shape (3, 8, 16, 3)."""
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(0.2, 0.8, 16)[None, None, :, None] * np.array([1, 0.8, 0.6])
+    return (ramp + 0.05 * rng.standard_normal((3, 8, 16, 3))).astype(np.float32)
+
+
+def strided(x, like):
+    """The part of an array that its golden counterpart keeps: large arrays are stored with steps (see golden/)."""
+    return x[:, 1::4, 2::4] if x.shape != like.shape else x
+
+
+def relative_error(ours, reference) -> float:
+    """max |difference| relative to the reference's max."""
+    return float(np.max(np.abs(np.asarray(ours) - reference)) / np.max(np.abs(reference)))

@@ -1,0 +1,437 @@
+"""The command line: what it writes, and one sentence and exit code 2 for each mistake, with nothing written."""
+
+import errno
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import hvae_jax as hj
+from hvae_jax import cli, images, training
+from hvae_jax.models.patch_vdvae import PatchVDVAE
+from hvae_jax.prior import Metadata, Prior
+from hvae_jax.restoration import pnp_hvae
+
+from .conftest import tiny_config
+
+PHOTO = Path(__file__).parent / "data" / "chelsea256.png"
+DEBLUR = ("--task", "deblur", "--kernel", "gaussian:1.6")
+
+
+def command(*arguments, cwd, before=()):
+    """The real command, in a process of its own."""
+    line = [*before, sys.executable, "-m", "hvae_jax.cli", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture
+def run(capsys):
+    """The command in this process, which spares the start: (exit code, stdout, stderr)."""
+
+    def run(*arguments):
+        code = cli.main([str(argument) for argument in arguments])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def photo():
+    return images.read_image(PHOTO).pixels
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A prior of random weights that compiles fast, with an annealing to recommend; multiples of 8."""
+    row = {"noise_std": 5, "temperature": 1.0, "anneal_from": 40.0, "anneal_to": 2.0, "max_iterations": 3}
+    row |= {"decoder_std_per_noise_level": 2.0, "initial": "image", "returns": "mean"}
+    model = PatchVDVAE(tiny_config(noise_conditional=True, clip_input=False, space_to_depth=2))
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(model.initialize, jax.random.key(0))
+    params = jax.tree.map(lambda leaf: 0.1 * rng.standard_normal(leaf.shape, np.float32), shapes)
+    params["first_level"] |= {"mean": np.zeros(3, np.float32), "std": np.ones(3, np.float32)}
+    metadata = Metadata.of(name="tiny", data_licence="CC0-1.0", settings={"default": [row]})
+    directory = tmp_path_factory.mktemp("priors") / "tiny"
+    Prior(params, model, metadata).save(directory)
+    return directory
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working folder with a clean and a degraded image, a mask and a kernel."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    images.write_image("clean.png", rng.random((20, 13, 3)))
+    images.write_image("photo.png", rng.random((20, 13, 3)))
+    images.write_image("mask.png", rng.random((20, 13)) > 0.3)
+    images.write_image("small-mask.png", np.ones((8, 8)))
+    np.save("negative.npy", -np.ones((3, 3)))
+    np.save("bytes.npy", 255 * rng.random((20, 13, 3)))
+    (tmp_path / "broken.png").write_bytes(PHOTO.read_bytes()[:1000])
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "photo.gif").write_bytes(b"GIF89a")
+    (tmp_path / "empty").mkdir()
+    return tmp_path
+
+
+def ended(y, status):
+    """What a solver that does nothing returns."""
+    return hj.Restoration(y, y, y, iterations=3, residual=0.0, status=status, history=None)
+
+
+def contents(folder):
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+# What it does
+
+
+@pytest.mark.parametrize("boundary", ["circular", "natural"])
+def test_degrade_and_restore_improves_the_image(tmp_path, photo, run, boundary):
+    kernel_side = 11
+    scene = photo[60:, 80:][: 112 if boundary == "circular" else 100 + kernel_side - 1]
+    scene = scene[:, : 96 if boundary == "circular" else 84 + kernel_side - 1]
+    reach = kernel_side // 2 if boundary == "natural" else 0
+    clean = scene[reach : scene.shape[0] - reach, reach : scene.shape[1] - reach]
+    images.write_image(tmp_path / "scene.png", scene)
+    images.write_image(tmp_path / "clean.png", clean)
+    options = (*DEBLUR, "--boundary", boundary)
+    code, _, err = run(
+        *("degrade", tmp_path / "scene.png", "--out", tmp_path / "y.png", *options, "--noise-std", "5", "--seed", 1)
+    )
+    assert (code, err) == (0, "")
+
+    if boundary == "natural":  # both commands of the first page, in a process of their own
+        result = command(*("restore", "y.png", "--out", "x.png", *options, "--reference", "clean.png"), cwd=tmp_path)
+        code, out, err = result.returncode, result.stdout, result.stderr
+    else:
+        reference = ("--reference", tmp_path / "clean.png")
+        code, out, err = run("restore", tmp_path / "y.png", "--out", tmp_path / "x.png", *options, *reference)
+    assert (code, err) == (0, "")
+    before, after = map(float, re.search(r"PSNR ([\d.]+) -> ([\d.]+) dB, SSIM 0\.\d+ -> 0\.\d+", out).groups())
+    restored = images.read_image(tmp_path / "x.png")
+    assert restored.pixels.shape == clean.shape
+    assert after == pytest.approx(float(hj.metrics.psnr(restored.pixels, clean)), abs=0.02)
+    assert after > before + 0.5
+    estimated = float(re.search(r"noise ([\d.]+) of 255 \(estimated\)", out)[1])
+    assert estimated == pytest.approx(5, rel=0.3)
+
+
+def test_grey_16_bit_and_alpha_are_kept(folder, tiny, run):
+    rng = np.random.default_rng(1)
+    alpha = rng.random((21, 14, 1))
+    images.write_image("grey.png", rng.random((21, 14, 1)), bit_depth=16, alpha=alpha)
+    assert run("restore", "grey.png", "--out", "x.png", "--task", "denoise", "--prior", tiny)[0] == 0
+    restored = images.read_image("x.png")
+    assert restored.pixels.shape == (21, 14, 1)
+    assert restored.bit_depth == 16
+    np.testing.assert_array_equal(restored.alpha, images.read_image("grey.png").alpha)
+
+
+def test_folder_to_folder_compiles_once_per_padded_size(folder, tiny, run):
+    rng = np.random.default_rng(1)
+    Path("in").mkdir()
+    for name, shape in (("a.png", (20, 13)), ("b.tif", (22, 16)), ("c.jpg", (17, 9))):
+        images.write_image(Path("in") / name, rng.random((*shape, 3)))
+    compiled = pnp_hvae._restore._cache_size()
+    code, out, err = run(*("restore", "in", "--out", "results", "--task", "denoise", "--prior", tiny, "--noise-std", 5))
+    assert (code, err) == (0, "")
+    assert pnp_hvae._restore._cache_size() <= compiled + 1
+    assert sorted(path.name for path in Path("results").iterdir()) == ["a.png", "b.tif", "c.png"]
+    assert len(out.splitlines()) == 3
+    assert images.read_image("results/c.png").pixels.shape == (17, 9, 3)
+
+
+def test_super_resolution(folder, tiny, run):
+    images.write_image("low.png", np.full((9, 7, 3), 0.5), alpha=np.ones((9, 7, 1)))
+    options = ("--task", "sr", "--factor", 3, "--noise-std", 2, "--prior", tiny)
+    images.write_image("high.png", np.full((27, 21, 3), 0.5))
+    code, out, _ = run("restore", "low.png", "--out", "x.png", *options, "--reference", "high.png")
+    assert code == 0
+    assert re.search(r"PSNR [\d.]+ dB", out)  # of the result alone
+    restored = images.read_image("x.png")
+    assert restored.pixels.shape == (27, 21, 3)
+    assert restored.alpha.shape == (27, 21, 1)
+
+
+def test_default_kernel_of_super_resolution_averages_cells(folder, run):
+    assert run("degrade", "clean.png", "--out", "x.npy", "--task", "sr", "--factor", 2)[0] == 2  # 13 is odd
+    clean = np.random.default_rng(2).random((12, 18, 3)).astype(np.float32)
+    np.save("even.npy", clean)
+    for factor in (2, 3):
+        assert run("degrade", "even.npy", "--out", f"{factor}.npy", "--task", "sr", "--factor", factor)[0] == 0
+        cells = clean.reshape(12 // factor, factor, 18 // factor, factor, 3).mean(axis=(1, 3))
+        np.testing.assert_allclose(np.load(f"{factor}.npy"), cells, atol=1e-5)
+
+
+def test_inpainting(folder, tiny, run):
+    options = ("--task", "inpaint", "--mask", "mask.png")
+    assert run("degrade", "clean.png", "--out", "y.png", *options, "--noise-std", 5)[0] == 0
+    holes = images.read_mask("mask.png") == 0
+    assert not images.read_image("y.png").pixels[holes].any()
+    code, out, err = run("restore", "y.png", "--out", "x.png", *options, "--prior", tiny, "--returns", "x")
+    assert (code, err) == (0, "")
+    assert "(estimated)" in out
+    restored, clean = images.read_image("x.png").pixels, images.read_image("clean.png").pixels
+    assert restored[holes].any()
+    assert np.abs(restored - clean)[~holes].mean() < 0.1
+
+
+def test_float_files_are_not_clipped(folder, tiny, run):
+    y = (np.random.default_rng(0).random((16, 16, 3)) * 1.5 - 0.2).astype(np.float32)
+    np.save("y.npy", y)
+    for noisy in ("noisy.npy", "noisy.tif"):
+        assert run("degrade", "y.npy", "--out", noisy, "--task", "denoise", "--noise-std", 10, "--seed", 3)[0] == 0
+        noise = np.random.default_rng(3).standard_normal(y.shape)
+        np.testing.assert_allclose(images.read_image(noisy).pixels, y + 10 / 255 * noise, atol=1e-6)
+    options = ("--task", "denoise", "--noise-std", 10, "--prior", tiny, "--returns", "x")
+    assert run("restore", "noisy.npy", "--out", "x.npy", *options)[0] == 0
+    restored = np.load("x.npy")
+    assert restored.dtype == np.float32
+    assert restored.max() > 1
+
+
+def test_settings_reach_the_solver(folder, tiny, run, monkeypatch):
+    seen = []
+    monkeypatch.setattr(hj, "restore", lambda *args: (seen.append(args), ended(args[1], hj.Status.CONVERGED))[1])
+
+    def config(*options):
+        common = ("--task", "denoise", "--noise-std", 5.1, "--prior", tiny, "--overwrite")
+        assert run("restore", "photo.png", "--out", "x.png", *common, *options)[0] == 0
+        return seen[-1][-1]
+
+    recommended = config()
+    np.testing.assert_allclose(255 * recommended.noise_level[[0, -1], 0], [40, 5.1], rtol=1e-5)
+    np.testing.assert_allclose(recommended.decoder_std, 2 * recommended.noise_level, rtol=1e-5)
+    spread = config("--iterations", 5)
+    assert spread.noise_level.shape == (5, 1)
+    np.testing.assert_allclose(255 * spread.noise_level[[0, -1], 0], [40, 5.1], rtol=1e-5)
+    fixed = config("--decoder-std", 20)
+    np.testing.assert_allclose(255 * fixed.decoder_std, 20)
+    np.testing.assert_allclose(255 * fixed.noise_level, [10], rtol=1e-5)
+    changed = config("--temperature", "0.9,0.5", "--noise-level", 7, "--data-step", "cg", "--cg-steps", 1)
+    np.testing.assert_allclose(changed.temperature, np.linspace(0.9, 0.5, 4), rtol=1e-6)
+    assert 255 * changed.noise_level == pytest.approx(7)
+    assert (changed.data_step, changed.cg_steps, changed.returns) == ("cg", 1, "mean")
+
+
+def test_divergence_is_reported_and_the_others_are_restored(folder, tiny, run, monkeypatch):
+    statuses = iter([hj.Status.NOT_FINITE, hj.Status.CONVERGED])
+    monkeypatch.setattr(hj, "restore", lambda prior, y, *_: ended(y, next(statuses)))
+    options = ("--task", "denoise", "--noise-std", 5, "--prior", tiny)
+    code, out, err = run("restore", "clean.png", "photo.png", "--out", "results", *options)
+    assert code == 1
+    assert re.fullmatch(r"error: clean\.png: the iteration diverged .*\n", err)
+    assert "converged" in out
+    assert [path.name for path in Path("results").iterdir()] == ["photo.png"]
+
+
+def test_interrupt(folder, tiny, run, monkeypatch):
+    monkeypatch.setattr(hj, "restore", lambda *args: signal.raise_signal(signal.SIGINT))
+    before = contents(folder)
+    code, _, err = run("restore", "photo.png", "--out", "x.png", "--task", "denoise", "--prior", tiny)
+    assert code == 130
+    assert "Traceback" not in err
+    assert contents(folder) == before
+
+
+def test_sample(folder, tiny, run):
+    options = ("--size", "20x9", "--temperature", "0.7", "--seed", 1, "--prior", tiny)
+    assert run("sample", "--out", "grid.png", "--count", 3, *options)[0] == 0
+    assert images.read_image("grid.png").pixels.shape == (42, 20, 3)
+    assert run("sample", "--out", "each", "--count", 2, *options)[0] == 0
+    assert sorted(path.name for path in Path("each").iterdir()) == ["sample-000.png", "sample-001.png"]
+    first = images.read_image("each/sample-000.png").pixels
+    np.testing.assert_array_equal(images.read_image("grid.png").pixels[:20, :9], first)
+
+
+def test_info(tiny, run):
+    for arguments in ((), (tiny,)):
+        code, out, err = run("info", *arguments)
+        assert (code, err) == (0, "")
+        for words in ("levels", "parameters", "data licence", "multiples of", "Recommended settings"):
+            assert words in out
+    assert "CC0-1.0" in out
+
+
+def test_help_and_version(run):
+    for arguments in ((), ("--help",)):
+        code, out, _ = run(*arguments)
+        assert code == 0
+        assert all(name in out for name in ("restore", "degrade", "sample", "train", "info"))
+    assert run("--version")[1].startswith("hvae-jax ")
+
+
+def test_train(folder, tiny, run, monkeypatch):
+    calls = []
+    monkeypatch.setattr(training, "train", lambda *args, **options: calls.append((args, options)))
+    Path("config.json").write_text(training.TrainConfig(batch_size=3).to_json())
+    Path("about.json").write_text(json.dumps({"name": "mine"}))
+    options = ("--config", "config.json", "--steps", 7, "--init", tiny, "--description", "about.json")
+    assert run("train", "--data", folder, "--out", "out", *options)[0] == 0
+    (config, data, out), keywords = calls[-1]
+    assert (config.batch_size, config.steps, data, out) == (3, 7, folder, Path("out"))
+    assert keywords["description"] == {"name": "mine"}
+    assert "first_level" in keywords["init"]
+
+    def interrupted(*args, **options):
+        raise training.Interrupted("stopped at step 3 of 7; the same command goes on")
+
+    monkeypatch.setattr(training, "train", interrupted)
+    code, _, err = run("train", "--data", folder, "--out", "out")
+    assert code == 130
+    assert "stopped at step 3" in err
+
+
+def test_train_without_its_extra(folder, run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "grain", None)
+    check_refused(folder, run("train", "--data", folder, "--out", "out"), r"pip install 'hvae_jax\[train\]'")
+    assert not Path("out").exists()
+
+
+def test_a_bug_is_not_hidden(folder, monkeypatch):
+    def fail(*args):
+        raise TypeError("a bug")
+
+    monkeypatch.setattr(images, "read_image", fail)
+    with pytest.raises(TypeError, match="a bug"):
+        cli.main(["degrade", "clean.png", "--out", "x.png", "--task", "denoise"])
+
+
+# Mistakes
+
+
+def check_refused(folder, result, sentence, before=None):
+    code, out, err = result
+    assert code == 2
+    assert out == ""
+    assert re.fullmatch(r"error: .+\n", err), err
+    assert re.search(sentence, err), err
+    if before is not None:
+        assert contents(folder) == before
+
+
+RESTORE = ("restore", "photo.png", "--out", "x.png")
+DEGRADE = ("degrade", "clean.png", "--out", "x.png")
+DENOISE = ("--task", "denoise")
+MISTAKES = {
+    "missing file": (("restore", "none.png", "--out", "x.png", *DENOISE), "none.png"),
+    "missing file of two": (("restore", "photo.png", "none.png", "--out", "results", *DENOISE), "none.png"),
+    "unreadable image": (("restore", "broken.png", "--out", "x.png", *DENOISE), "broken.png"),
+    "unreadable image of two": (("restore", "photo.png", "broken.png", "--out", "results", *DENOISE), "broken.png"),
+    "image type": (("restore", "photo.gif", "--out", "results", *DENOISE), r"photo\.gif"),
+    "values of 255": (("restore", "bytes.npy", "--out", "x.npy", *DENOISE), r"\[0, 1\]"),
+    "empty folder": (("restore", "empty", "--out", "results", *DENOISE), "empty"),
+    "no task": (RESTORE, "--task"),
+    "unknown task": ((*RESTORE, "--task", "denoice"), "denoice"),
+    "unknown option": ((*RESTORE, *DENOISE, "--frobnicate"), "--frobnicate"),
+    "unknown command": (("repair",), "repair"),
+    "unknown boundary": ((*RESTORE, *DEBLUR, "--boundary", "open"), "open"),
+    "unknown kernel": ((*RESTORE, "--task", "deblur", "--kernel", "box:3"), "box:3"),
+    "kernel without number": ((*RESTORE, "--task", "deblur", "--kernel", "motion:3"), "motion:LENGTH,ANGLE"),
+    "kernel file": ((*RESTORE, "--task", "deblur", "--kernel", "negative.npy"), "negative.npy"),
+    "kernel too large": ((*RESTORE, "--task", "deblur", "--kernel", "gaussian:9"), "at most the image's"),
+    "no kernel": ((*RESTORE, "--task", "deblur"), "--kernel"),
+    "kernel without meaning": ((*RESTORE, *DENOISE, "--kernel", "gaussian:1"), "no --kernel"),
+    "no factor": ((*RESTORE, "--task", "sr"), "--factor"),
+    "factor": ((*RESTORE, "--task", "sr", "--factor", "1"), "--factor"),
+    "no mask": ((*RESTORE, "--task", "inpaint"), "--mask"),
+    "mask of another size": ((*RESTORE, "--task", "inpaint", "--mask", "small-mask.png"), "20x13, got 8x8"),
+    "missing mask": ((*RESTORE, "--task", "inpaint", "--mask", "none.png"), "none.png"),
+    "negative noise": ((*RESTORE, *DENOISE, "--noise-std", "-3"), "at least 0, got -3"),
+    "noise in words": ((*RESTORE, *DENOISE, "--noise-std", "much"), "much"),
+    "noise not a number": ((*RESTORE, *DENOISE, "--noise-std", "nan"), "nan"),
+    "unknown prior": ((*RESTORE, *DENOISE, "--prior", "faces"), "faces"),
+    "folder that is no prior": ((*RESTORE, *DENOISE, "--prior", "empty"), "prior.json"),
+    "output exists": (("restore", "photo.png", "--out", "clean.png", *DENOISE), "exists"),
+    "output is the input": (("restore", "photo.png", "--out", "photo.png", *DENOISE, "--overwrite"), "the same"),
+    "output folder is the input's": (("restore", "photo.png", "--out", ".", *DENOISE, "--overwrite"), "the same"),
+    "output folder is a file": (("restore", "photo.png", "--out", "file", *DENOISE), "file"),
+    "output type": (("restore", "photo.png", "--out", "x.bmp", *DENOISE), r"\.bmp"),
+    "file for two images": (("restore", "photo.png", "clean.png", "--out", "x.png", *DENOISE), "folder"),
+    "two of one name": (("restore", "photo.png", "../{name}/photo.png", "--out", "r", *DENOISE), "own for each"),
+    "circular of any size": ((*RESTORE, *DEBLUR, "--boundary", "circular"), "--boundary natural"),
+    "reference of another size": ((*RESTORE, *DENOISE, "--reference", "small-mask.png"), "small-mask.png"),
+    "missing reference": ((*RESTORE, *DENOISE, "--reference", "none.png"), "none.png"),
+    "temperature above 1": ((*RESTORE, *DENOISE, "--noise-std", "5", "--temperature", "1.5"), "temperature"),
+    "temperature in words": ((*RESTORE, *DENOISE, "--temperature", "hot"), "hot"),
+    "negative decoder-std": ((*RESTORE, *DENOISE, "--decoder-std", "-1"), "--decoder-std"),
+    "negative tolerance": ((*RESTORE, *DENOISE, "--noise-std", "5", "--tolerance", "-1"), "tolerance"),
+    "iterations": ((*RESTORE, *DENOISE, "--iterations", "0"), "--iterations"),
+    "cg-steps alone": ((*RESTORE, *DENOISE, "--cg-steps", "2"), "--data-step cg"),
+    "degrade a missing file": (("degrade", "none.png", "--out", "x.png", *DENOISE), "none.png"),
+    "degrade with unknown noise": ((*DEGRADE, *DENOISE, "--noise-std", "auto"), "auto"),
+    "degrade to the input": (("degrade", "clean.png", "--out", "clean.png", *DENOISE, "--overwrite"), "the same"),
+    "degrade to a file that exists": (("degrade", "clean.png", "--out", "photo.png", *DENOISE), "exists"),
+    "degrade with a mask of another size": ((*DEGRADE, "--task", "inpaint", "--mask", "small-mask.png"), "8x8"),
+    "degrade natural": ((*DEGRADE, "--task", "sr", "--factor", "2", "--boundary", "natural"), "circular"),
+    "sample's size": (("sample", "--out", "x.png", "--size", "128"), "HxW"),
+    "sample's temperature": (("sample", "--out", "x.png", "--temperature", "0"), "--temperature"),
+    "sample exists": (("sample", "--out", "photo.png"), "exists"),
+    "train on nothing": (("train", "--data", "none", "--out", "out"), "none"),
+    "train on an empty folder": (("train", "--data", "empty", "--out", "out"), "empty"),
+    "train without settings": (("train", "--data", ".", "--out", "out", "--config", "none.json"), "none.json"),
+    "train with another file's settings": (("train", "--data", ".", "--out", "out", "--config", "file"), "file"),
+    "train with another file's description": (
+        ("train", "--data", ".", "--out", "out", "--description", "file"),
+        "JSON",
+    ),
+    "train into a file": (("train", "--data", ".", "--out", "file"), "file"),
+    "info of nothing": (("info", "none"), "none"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistake_is_one_sentence(folder, run, tiny, mistake):
+    arguments, sentence = MISTAKES[mistake]
+    arguments = [argument.replace("{name}", folder.name) for argument in arguments]
+    if arguments[0] == "restore" and "--prior" not in arguments:
+        arguments += ["--prior", str(tiny)]
+    before = contents(folder)
+    check_refused(folder, run(*arguments), sentence, before)
+
+
+@pytest.mark.parametrize(
+    "mistake", ["missing file", "unreadable image of two", "output exists", "mask of another size", "unknown option"]
+)
+def test_mistake_through_the_real_command(folder, mistake):
+    arguments, sentence = MISTAKES[mistake]
+    before = contents(folder)
+    result = command(*arguments, cwd=folder)
+    check_refused(folder, (result.returncode, result.stdout, result.stderr), sentence, before)
+
+
+def test_full_disk(folder, run, monkeypatch):
+    def fail(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = contents(folder)
+    monkeypatch.setattr(os, "fsync", fail)
+    check_refused(folder, run(*DEGRADE, *DENOISE), "No space left on device", before)
+
+
+def test_full_memory(folder, run, tiny, monkeypatch):
+    def fail(*args):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1 byte.")
+
+    before = contents(folder)
+    monkeypatch.setattr(hj, "restore", fail)
+    check_refused(folder, run(*RESTORE, *DENOISE, "--prior", tiny), "enough memory", before)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
+def test_full_disk_through_the_real_command(folder):
+    """A limit of half a kilobyte on files, which stands for the disk's end."""
+    before = contents(folder)
+    limit = ("sh", "-c", 'ulimit -f 1 && exec "$@"', "sh")
+    arguments = ("degrade", PHOTO, "--out", "x.npy", *DENOISE)
+    result = command(*arguments, cwd=folder, before=limit)
+    check_refused(folder, (result.returncode, result.stdout, result.stderr), "x.npy: .* File too large", before)

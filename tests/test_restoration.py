@@ -1,0 +1,424 @@
+"""Algorithm 2: parity with the official solver, a closed-form fixed point, batching, stopping, settings, errors."""
+
+import dataclasses
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import hvae_jax as hj
+from hvae_jax import operators
+from hvae_jax.gaussian import Gaussian
+from hvae_jax.likelihood import GaussianDecoder
+from hvae_jax.metrics import psnr
+from hvae_jax.models import hierarchy
+from hvae_jax.models.hierarchy import LatentBlock
+from hvae_jax.prior import Metadata, Prior
+from hvae_jax.restoration import RestoreConfig, Status, paper_config, recommended_config
+from hvae_jax.restoration import pnp_hvae as solver
+from hvae_jax.restoration.schedules import at_iteration, geometric, linear
+from tests.conftest import GOLDEN, official_prior, relative_error
+
+# ---- the official solver -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def golden():
+    with np.load(GOLDEN / "solve_tiny_patchvdvae.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="module")
+def official():
+    return official_prior("float32")
+
+
+@partial(jax.jit, static_argnames="steps")
+def iterate(prior, operator, y, noise_std, config, x0, mean0, steps):
+    """The states after each number of steps in `steps`."""
+    problem = solver.Problem(
+        prior=prior,
+        operator=operator,
+        y=y,
+        noise_std=noise_std,
+        temperature=config.temperature,
+        decoder_std=config.decoder_std,
+        noise_level=config.decoder_std,
+        data_step=operator.data_step_for(y, config.data_step, config.cg_steps),
+        config=config,
+        reference=None,
+    )
+
+    def until(state, limit):
+        def unfinished(s):
+            return ~solver.terminate(problem, s) & (s.iteration < limit)
+
+        return jax.lax.while_loop(unfinished, partial(solver.step, problem), state)
+
+    _, states = jax.lax.scan(lambda s, n: (until(s, n),) * 2, solver.init(problem, x0, mean0), jnp.asarray(steps))
+    return states
+
+
+CASES = [
+    "deblur_const_20",
+    "sr_const_20",
+    "inp_const_20",
+    "deblur_betaramp",
+    pytest.param("deblur_lin_5", marks=pytest.mark.slow),
+    pytest.param("deblur_const_20_exactprox", marks=pytest.mark.slow),
+    pytest.param("sr_const_20_exactprox", marks=pytest.mark.slow),
+    pytest.param("deblur_stop_residual", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_official_iterates(golden, official, case):
+    def of(name):
+        return golden[f"{case}/{name}"]
+
+    if case.startswith("deblur"):
+        operator = operators.Blur(of("kernel"))
+    elif case.startswith("sr"):
+        operator = operators.SuperResolution(of("kernel"), int(of("sf")))
+    else:
+        operator = operators.Inpainting(of("mask"))
+    exact = case.endswith("exactprox")
+    config = RestoreConfig(
+        temperature=jnp.asarray(of("T"), jnp.float32)[None],
+        decoder_std=jnp.full((1,), of("decoder_std"), jnp.float32),
+        stop="plateau",
+        tolerance=float(of("tol")),
+        patience=int(of("patience")),
+        beta_min=float(of("beta_min")),
+        beta_max=float(of("beta_max")),
+        beta_step=float(of("delta_beta")),
+        data_step="exact" if exact else "cg",
+        cg_steps=None if exact else 1,
+        max_iterations=int(of("niter")) if case.endswith(("5", "20", "exactprox")) else 20,
+        history=True,
+    )
+    steps = tuple(int(k) for k in of("iterations"))
+    states = iterate(
+        official,
+        operator,
+        jnp.asarray(of("y")),
+        jnp.full((1,), of("noise_std"), jnp.float32),
+        config,
+        jnp.asarray(of("x0")),
+        jnp.asarray(of("mean0")),
+        steps,
+    )
+    for i in range(len(steps)):
+        assert relative_error(states.x[i, :, 1::3, 2::3][0], of("X")[i]) <= 1e-3
+        assert relative_error(states.mean[i, :, 1::3, 2::3][0], of("MU")[i]) <= 1e-3
+    count = int(of("niter"))
+    assert int(states.iterations[-1, 0]) == count
+    stops_early = case in ("deblur_betaramp", "deblur_stop_residual")
+    assert int(states.status[-1, 0]) == (Status.CONVERGED if stops_early else Status.ITERATION_LIMIT)
+    np.testing.assert_allclose(states.history.beta[-1, 0, 1 : count + 1], of("beta")[1 : count + 1], rtol=1e-6)
+    # The residuals fall to the round-off of float32; compare those above it.
+    ours, theirs = states.history.residual[-1, 0, 1 : count + 1] ** 2, of("residual_square")[1 : count + 1]
+    large = theirs > 1e-9
+    np.testing.assert_allclose(ours[large], theirs[large], rtol=2e-2)
+
+
+# ---- a prior for which everything is known ---------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearGaussianConfig:
+    levels: int = 1
+    multiple: int = 1
+    channels: int = 3
+    noise_conditional: bool = False
+    clip_input: bool = False
+
+
+class LinearGaussianBlock(LatentBlock):
+    """z ~ N(0, I), x|z ~ N(w z + b, γ²), and its exact posterior."""
+
+    std: float
+
+    def setup(self):
+        self.weight = self.param("weight", nn.initializers.ones, (6, 5, 3))
+        self.bias = self.param("bias", nn.initializers.zeros, (6, 5, 3))
+
+    def prior(self, h):
+        return Gaussian(jnp.zeros_like(h), jnp.ones_like(h)), jnp.zeros_like(h)
+
+    def posterior(self, h, activation):
+        precision = 1 + self.weight**2 / self.std**2
+        mean = self.weight * (activation - self.bias) / self.std**2 / precision
+        return Gaussian(mean, jnp.broadcast_to(precision**-0.5, mean.shape))
+
+    def merge(self, h, z):
+        return self.weight * z + self.bias
+
+
+class LinearGaussian(nn.Module):
+    std: float
+    config: LinearGaussianConfig = LinearGaussianConfig()
+
+    def setup(self):
+        self.block = LinearGaussianBlock(self.std)
+
+    def __call__(self, image, settings, noise_level=None):
+        inputs = settings.inputs(0, 0, 0, 1)
+        h, outputs = hierarchy.run_level(self.block, jnp.zeros_like(image), image, settings, inputs)
+        return GaussianDecoder(h, jnp.full_like(h, self.std)), hierarchy.join([h], [outputs])
+
+    @staticmethod
+    def to_image(decoder):
+        return decoder
+
+
+@pytest.mark.parametrize("initial", ["encode", "image"])
+@pytest.mark.parametrize("temperature", [0.4, 0.8, 1.0])
+def test_linear_gaussian_fixed_point(initial, temperature):
+    """HVAE(x, τ) = b + c (x - b), c = (w²/γ²)/(1/τ² + w²/γ²), so x* solves (AᵀA + ρ(1-c)) x = Aᵀy + ρ(1-c) b."""
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        gamma, sigma = 0.3, 0.1
+        weight, bias = rng.uniform(0.3, 0.6, (6, 5, 3)), rng.uniform(size=(6, 5, 3))
+        params = {"block": {"weight": jnp.asarray(weight), "bias": jnp.asarray(bias)}}
+        prior = Prior(params, LinearGaussian(gamma))
+        operator = operators.Blur(rng.uniform(size=(3, 3)))
+        y = jnp.asarray(rng.uniform(size=(6, 5, 3)))
+        config = RestoreConfig(
+            temperature=temperature,
+            decoder_std=gamma,
+            max_iterations=500,
+            tolerance=1e-12,
+            initial=initial,
+            history=True,
+        )
+        out = hj.restore(prior, y, operator, sigma, config)
+
+        ratio = (sigma / gamma) ** 2
+        power = weight**2 / gamma**2
+        ridge = ratio * (1 - power / (temperature**-2 + power)).ravel()
+        dense = np.array(jax.vmap(operator)(jnp.eye(90).reshape(90, 6, 5, 3)).reshape(90, 90).T)
+        fixed = np.linalg.solve(
+            dense.T @ dense + np.diag(ridge), dense.T @ np.asarray(y).ravel() + ridge * bias.ravel()
+        )
+        assert int(out.status) == Status.CONVERGED
+        np.testing.assert_allclose(np.asarray(out.x).ravel(), fixed, atol=1e-5)
+        # It is the MAP under the tempered marginal: J1's terms at the end, from their definitions.
+        count = int(out.iterations)
+        misfit = dense @ fixed - np.asarray(y).ravel()
+        np.testing.assert_allclose(out.history.data_term[count], misfit @ misfit / (2 * sigma**2), rtol=1e-4)
+        assert np.all(np.diff(np.asarray(out.history.objective[1 : count + 1])) < 1e-6)
+
+
+# ---- batches, stopping, histories ------------------------------------------------------------------------------------
+
+KERNEL = np.outer([1, 2, 1], [1, 2, 1]) / 16.0
+PLAIN = RestoreConfig(temperature=0.9, decoder_std=0.1, max_iterations=12, tolerance=5e-4)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        PLAIN,
+        PLAIN.replace(stop="plateau", patience=1, tolerance=0.9999, beta_min=0.5, beta_step=0.25, initial="image"),
+        PLAIN.replace(stop="plateau", patience=1, tolerance=1e-2, track="objective", data_step="cg", cg_steps=2),
+    ],
+)
+def test_a_batch_gives_what_its_images_give(tiny_prior, noisy_images, config):
+    operator = operators.Blur(np.stack([KERNEL, KERNEL.T, np.eye(3) / 3]))
+    sigma = np.array([0.02, 0.1, 0.3])
+    config = config.replace(
+        temperature=np.array([[0.9], [0.5], [1.0]]), decoder_std=np.array([0.1, 0.02, 0.2]), history=True
+    )
+    batch = hj.restore(tiny_prior, noisy_images, operator, sigma, config, reference=noisy_images)
+    for i in range(3):
+        one = config.replace(temperature=config.temperature[i : i + 1], decoder_std=config.decoder_std[i])
+        kernel = operators.Blur(np.asarray(operator.kernel[i]))
+        single = hj.restore(tiny_prior, noisy_images[i], kernel, sigma[i], one, reference=noisy_images[i])
+        for name in ("image", "x", "mean"):
+            np.testing.assert_allclose(getattr(single, name), getattr(batch, name)[i], atol=1e-5)
+        assert int(single.iterations) == int(batch.iterations[i])
+        assert int(single.status) == int(batch.status[i])
+        np.testing.assert_allclose(single.history.residual, batch.history.residual[i], atol=1e-5)
+    if config.stop == "residual":
+        assert len(set(np.asarray(batch.iterations).tolist())) > 1, "the images should stop at different times"
+    # A stopped image does not change, and its history ends.
+    for i, count in enumerate(np.asarray(batch.iterations)):
+        history = np.asarray(batch.history.residual[i])
+        assert np.isfinite(history[1 : count + 1]).all()
+        assert np.isnan(history[count + 1 :]).all()
+        np.testing.assert_allclose(batch.history.psnr_mean[i, count], psnr(batch.mean[i], noisy_images[i]), rtol=1e-5)
+
+
+def test_an_image_that_is_not_finite_harms_no_other(tiny_prior, noisy_images):
+    broken = noisy_images.copy()
+    broken[1, 2, 3] = np.nan
+    operator = operators.Blur(KERNEL)
+    out = hj.restore(tiny_prior, broken, operator, 0.1, PLAIN)
+    clean = hj.restore(tiny_prior, noisy_images, operator, 0.1, PLAIN)
+    assert int(out.status[1]) == Status.NOT_FINITE
+    for i in (0, 2):
+        np.testing.assert_allclose(out.image[i], clean.image[i], atol=1e-6)
+        assert int(out.status[i]) == int(clean.status[i])
+
+
+def test_holes_are_never_read(tiny_prior, noisy_images):
+    mask = np.ones((8, 16))
+    mask[2:5, 3:9] = 0
+    operator = operators.Inpainting(mask)
+    other = np.where(mask[..., None], noisy_images, np.float32(np.nan))
+    config = PLAIN.replace(history=True)
+    a, b = (hj.restore(tiny_prior, y, operator, 0.05, config) for y in (noisy_images, other))
+    np.testing.assert_array_equal(a.image, b.image)
+    np.testing.assert_array_equal(a.history.data_term, b.history.data_term)
+
+
+def test_second_call_does_not_compile(tiny_prior, noisy_images):
+    operator = operators.Blur(KERNEL)
+    hj.restore(tiny_prior, noisy_images, operator, 0.1, PLAIN)
+    before = solver._restore._cache_size()
+    hj.restore(tiny_prior, noisy_images * 0.9, operators.Blur(KERNEL.T), 0.2, PLAIN.replace(temperature=0.5))
+    hj.restore(tiny_prior, noisy_images, operator, np.array([0.1, 0.2, 0.3]), PLAIN.replace(decoder_std=0.3))
+    assert solver._restore._cache_size() == before
+
+
+def test_inside_jit_vmap_and_jvp(tiny_prior, noisy_images):
+    y = jnp.asarray(noisy_images)
+
+    def run(kernel, y, sigma):
+        return hj.restore(tiny_prior, y, operators.Blur(kernel), sigma, PLAIN).image
+
+    kernels = jnp.asarray(np.stack([KERNEL, KERNEL.T, np.eye(3) / 3]), jnp.float32)
+    sigmas = jnp.array([0.02, 0.1, 0.3])
+    mapped = jax.jit(jax.vmap(run))(kernels, y, sigmas)
+    for i in range(3):
+        np.testing.assert_allclose(mapped[i], run(kernels[i], y[i], sigmas[i]), atol=1e-5)
+    fixed = PLAIN.replace(tolerance=0.0, max_iterations=2)
+    restored = partial(hj.restore, tiny_prior, operator=operators.Denoising(), noise_std=0.1, config=fixed)
+    direction = jnp.ones_like(y[0])
+    _, tangent = jax.jvp(lambda y: restored(y=y).x, (y[0],), (direction,))
+    numeric = (restored(y=y[0] + 1e-2 * direction).x - restored(y=y[0] - 1e-2 * direction).x) / 2e-2
+    np.testing.assert_allclose(tangent, numeric, atol=2e-2)
+
+
+def test_official_start_is_random_only_through_its_key(tiny_prior, noisy_images):
+    config = PLAIN.replace(initial="official", max_iterations=1)
+    run = partial(hj.restore, tiny_prior, noisy_images, operators.Denoising(), 0.1, config)
+    a, b, other = (run(key=jax.random.key(seed)).mean for seed in (0, 0, 1))
+    np.testing.assert_array_equal(a, b)
+    assert np.max(np.abs(a - other)) > 1e-4
+    with pytest.raises(ValueError, match="give a key"):
+        run()
+
+
+def test_start_and_returns(tiny_prior, noisy_images):
+    start = np.full_like(noisy_images, 0.3)
+    config = PLAIN.replace(initial="image", max_iterations=1, history=True)
+    operator = operators.Denoising()
+    out = hj.restore(tiny_prior, noisy_images, operator, 0.1, config, start=start, reference=start)
+    assert np.isinf(out.history.psnr_x[:, 0]).all()
+    first = operator.data_step(start, noisy_images, 1.0)  # σ = γ
+    np.testing.assert_allclose(out.mean, hj.reconstruct(tiny_prior, first, 0.9), atol=1e-5)
+    np.testing.assert_allclose(out.x, operator.data_step(out.mean, noisy_images, 1.0), atol=1e-5)
+    np.testing.assert_array_equal(out.image, out.x)
+    mean = hj.restore(
+        tiny_prior, noisy_images, operator, 0.1, config.replace(returns="mean", history=False), start=start
+    )
+    np.testing.assert_array_equal(mean.image, mean.mean)
+    assert mean.history is None
+
+
+def test_annealing_of_a_conditional_prior(conditional_prior, noisy_images):
+    """Each iteration uses its own γ and s: two iterations equal two restorations of one iteration."""
+    levels = np.array([[0.2], [0.05]])
+    config = RestoreConfig(
+        temperature=1.0, decoder_std=2 * levels, noise_level=levels, max_iterations=2, tolerance=0.0, initial="image"
+    )
+    operator = operators.Blur(KERNEL)
+    out = hj.restore(conditional_prior, noisy_images, operator, 0.1, config)
+    mean = noisy_images
+    for s in (0.2, 0.05):
+        x = operator.data_step(mean, noisy_images, (0.1 / (2 * s)) ** 2)
+        mean = hj.reconstruct(conditional_prior, x, 1.0, noise_level=s)
+    np.testing.assert_allclose(out.mean, mean, atol=1e-5)
+    np.testing.assert_allclose(out.x, operator.data_step(mean, noisy_images, (0.1 / 0.1) ** 2), atol=1e-5)
+
+
+def test_schedules():
+    np.testing.assert_allclose(linear(0.9, 0.5, 5), [0.9, 0.8, 0.7, 0.6, 0.5], rtol=1e-6)
+    schedule = geometric(0.4, np.array([0.1, 0.4]), 3)
+    np.testing.assert_allclose(schedule, [[0.4, 0.4], [0.2, 0.4], [0.1, 0.4]], rtol=1e-6)
+    np.testing.assert_allclose(at_iteration(schedule, jnp.asarray(7)), schedule[2])
+    np.testing.assert_allclose(at_iteration(schedule[0], jnp.asarray(7)), schedule[0])
+
+
+# ---- settings --------------------------------------------------------------------------------------------------------
+
+
+def test_recommended_settings(tiny_prior):
+    def row(noise, **values):
+        return {"noise_std": noise, "temperature": 1.0, "max_iterations": 8, "returns": "x", **values}
+
+    settings = {
+        "default": [
+            row(2.0, anneal_from=50, anneal_to=2, decoder_std_per_noise_level=2.0, initial="image"),
+            row(10.0, anneal_from=50, anneal_to=2, decoder_std_per_noise_level=3.0, returns="mean"),
+        ],
+        "Inpainting": [row(2.0, decoder_std=5.0, temperature=0.5), row(10.0, decoder_std=15.0)],
+    }
+    prior = dataclasses.replace(tiny_prior, metadata=Metadata.of(settings=settings))
+    config = recommended_config(prior, np.array([2.0, 6.0, 20.0]) / 255, operators.Denoising())
+    assert config.returns == "mean"  # of the row nearest to the median
+    np.testing.assert_allclose(np.asarray(config.noise_level)[[0, -1]] * 255, [[50, 50, 50], [2, 6, 20]], rtol=1e-5)
+    np.testing.assert_allclose(config.decoder_std / config.noise_level, np.tile([2, 2.5, 3], (8, 1)), rtol=1e-5)
+    holes = recommended_config(prior, 4.0 / 255, operators.Inpainting(np.ones((8, 8))))
+    np.testing.assert_allclose([holes.decoder_std * 255, holes.temperature], [7.5, 0.625])
+    assert holes.noise_level is None
+    with pytest.raises(ValueError, match="recommends no settings"):
+        recommended_config(tiny_prior, 0.1, operators.Denoising())
+
+
+def test_paper_settings():
+    for name in hj.restoration.EXPERIMENTS:
+        config = paper_config(name)
+        assert config.stop == "plateau"
+        assert config.beta_min == config.beta_max == 1
+    assert np.isclose(paper_config("bsd-deblurring-7.65").decoder_std, 10 / 255)
+    assert paper_config("bsd-deblurring-12.75").temperature == 0.6
+    assert len(paper_config("face-deblurring").temperature) == 66
+    with pytest.raises(ValueError, match=r"bsd-inpainting.*got 'imagenet'"):
+        paper_config("imagenet")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"noise_std": -1.0}, "noise_std must not be negative, got -1.0"),
+        ({"noise_std": np.ones(2)}, r"one per image \(3,\), got shape \(2,\)"),
+        ({"y": np.zeros((9, 16, 3), np.float32)}, "multiples of 4"),
+        ({"start": np.zeros((8, 12, 3), np.float32)}, r"start must have the images' shape \(3, 8, 16, 3\)"),
+        ({"reference": np.zeros((4, 4, 3))}, "reference must have the images' shape"),
+        ({"config": PLAIN.replace(temperature=1.5)}, "at most 1/sqrt"),
+        ({"config": PLAIN.replace(decoder_std=0.0)}, "decoder_std must be positive, got 0.0"),
+        ({"config": PLAIN.replace(decoder_std=np.ones((2, 2)))}, r"\(K, 3\), got shape \(2, 2\)"),
+        ({"config": PLAIN.replace(max_iterations=0)}, "max_iterations must be at least 1, got 0"),
+        ({"config": PLAIN.replace(tolerance=-1.0)}, "tolerance must not be negative"),
+        ({"config": PLAIN.replace(beta_min=0.0)}, "0 < beta_min <= beta_max"),
+        ({"config": PLAIN.replace(stop="never")}, "stop must be one of .*'never'"),
+        ({"config": PLAIN.replace(data_step="adam")}, "data_step must be one of"),
+        ({"config": None}, "recommends no settings"),
+    ],
+)
+def test_bad_inputs(tiny_prior, noisy_images, change, message):
+    arguments = {
+        "prior": tiny_prior,
+        "y": noisy_images,
+        "operator": operators.Denoising(),
+        "noise_std": 0.1,
+        "config": PLAIN,
+    }
+    with pytest.raises(ValueError, match=message):
+        hj.restore(**(arguments | change))
