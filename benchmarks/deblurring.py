@@ -16,8 +16,9 @@ from benchmarks.baselines import admm_tv, tikhonov
 from benchmarks.protocol import NOISE_LEVELS, Case, deblurring_cases, scores, table
 from hvae_jax.operators import Blur
 
-TIKHONOV_WEIGHTS = np.geomspace(1e-4, 1e-1, 13)
-TV_WEIGHTS = np.geomspace(1e-4, 2e-2, 12)
+# Relative to σ², of which the best weights are a slowly varying multiple.
+TIKHONOV_WEIGHTS = np.geomspace(2, 60, 9)
+TV_WEIGHTS = np.geomspace(1.5, 24, 9)
 
 
 def tuned(method: Callable, cases: list[Case], weights: np.ndarray, images: int) -> float:
@@ -44,7 +45,7 @@ def main() -> None:
     parser.add_argument("--kernels", type=Path, required=True, help=".npz with k4, k7, k9, k11")
     parser.add_argument("--prior", default="natural-small", help="name or directory")
     parser.add_argument("--batch", type=int, default=5, help="images per compiled call")
-    parser.add_argument("--tune-images", type=int, default=3, help="images to tune the baselines on")
+    parser.add_argument("--tune-images", type=int, default=2, help="images to tune the baselines on")
     parser.add_argument("--no-baselines", action="store_true")
     arguments = parser.parse_args()
     prior = hj.load_prior(arguments.prior)
@@ -64,9 +65,11 @@ def main() -> None:
         cases = list(deblurring_cases(arguments.images, arguments.kernels, (sigma,)))
         methods: dict[str, Callable[[Case], np.ndarray]] = {"observation": lambda c: c.observed}
         if not arguments.no_baselines:
-            ridge = tuned(tikhonov, cases, TIKHONOV_WEIGHTS, arguments.tune_images)
-            tv = tuned(admm_tv, cases, TV_WEIGHTS, arguments.tune_images)
-            notes.append(f"σ = {sigma}: Tikhonov weight {ridge:.2g}, TV weight {tv:.2g}")
+            ridge = tuned(tikhonov, cases, TIKHONOV_WEIGHTS * (sigma / 255) ** 2, arguments.tune_images)
+            tv = tuned(admm_tv, cases, TV_WEIGHTS * (sigma / 255) ** 2, arguments.tune_images)
+            notes.append(
+                f"σ = {sigma}: Tikhonov weight {ridge:.2g}, TV weight {tv:.2g}"
+            )
             methods["Tikhonov (tuned)"] = lambda c, w=ridge: tikhonov(c.observed, c.kernel, w)
             methods["ADMM-TV (tuned)"] = lambda c, w=tv: admm_tv(c.observed, c.kernel, w)
         methods["restore"] = restore
@@ -78,7 +81,7 @@ def main() -> None:
     rows = [[name, *(f"{p:.2f} / {s:.3f}" for p, s in values)] for name, values in results.items()]
     print(f"\nMean PSNR in dB / SSIM; prior {arguments.prior}, jax {jax.__version__}\n")
     print(table(header, rows))
-    print("\n" + "\n".join(notes))
+    print(f"\nTuned on the first {arguments.tune_images} images of each kernel:", *notes, sep="\n")
 
 
 if __name__ == "__main__":

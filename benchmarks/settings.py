@@ -31,11 +31,11 @@ START = {
 }
 CANDIDATES: dict[str, dict[str, tuple]] = {
     "Blur": {
-        "decoder_std_per_noise_level": (1.5, 1.8, 2.5, 3.0),
+        "decoder_std_per_noise_level": (1.5, 1.8, 2.5),
         "anneal_to": (4.0, 6.0),
         "anneal_from": (35.0,),
         "temperature": (0.95,),
-        "max_iterations": (6, 12),
+        "max_iterations": (12,),
     },
     "SuperResolution": {"decoder_std_per_noise_level": (1.5, 3.0), "anneal_to": (6.0,), "max_iterations": (12,)},
     "Inpainting": {"decoder_std_per_noise_level": (1.0, 4.0), "anneal_to": (6.0,), "max_iterations": (16,)},
@@ -66,6 +66,8 @@ def search(quality: Callable[[dict], tuple[float, str]], start: dict, candidates
     best, (value, returns) = dict(start), quality(start)
     for name, values in candidates.items():
         for candidate in values:
+            if name == "anneal_to" and candidate <= start["noise_std"]:
+                continue  # the noise level itself is the end then
             row = {**best, name: candidate}
             new, new_returns = quality(row)
             if new > value + 0.005:  # keep the simpler setting where it makes no difference
@@ -93,7 +95,7 @@ def main() -> None:
             observed = cases(task, images, arguments.kernels, sigma)
 
             def quality(row: dict, observed=observed, sigma=sigma, task=task) -> tuple[float, str]:
-                table = {"default": [{**row, "noise_std": sigma, "returns": "x"}]}
+                table = {"default": [{**row, "returns": "x"}]}
                 candidate = dataclasses.replace(prior, metadata=hj.Metadata.of(settings=table))
                 scores = []
                 for operator, y in observed:
@@ -102,8 +104,8 @@ def main() -> None:
                 x, mean = np.mean(scores, axis=0)
                 return (float(x), "x") if x > mean else (float(mean), "mean")
 
-            row = search(quality, START, candidates)
-            settings.setdefault("default" if task == "Blur" else task, []).append({"noise_std": sigma, **row})
+            row = search(quality, {**START, "noise_std": sigma}, candidates)
+            settings.setdefault("default" if task == "Blur" else task, []).append(row)
     # Denoising needs no iteration: one evaluation at the noise level is what the prior was trained for.
     settings["Denoising"] = [
         {"noise_std": s, "temperature": 1.0, "anneal_from": s, "anneal_to": s, "decoder_std_per_noise_level": 2.0}

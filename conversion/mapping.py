@@ -12,11 +12,11 @@ class Target(NamedTuple):
 
     Attributes:
         path: keys of the leaf in the parameter tree.
-        index: its place on the leaf's stacked first axis, or None where the leaf is one tensor.
+        layer: its place on the leaf's stacked first axis, or None where the leaf is one tensor.
     """
 
     path: tuple[str, ...]
-    index: int | None = None
+    layer: int | None = None
 
 
 def convert_array(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -17,8 +17,9 @@ import orbax.checkpoint as ocp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from hvae_jax.likelihood import GaussianDecoder
 from hvae_jax.models import hierarchy
-from hvae_jax.models.hierarchy import LatentRule, Pass
+from hvae_jax.models.hierarchy import Pass, TopDown
 from hvae_jax.models.patch_vdvae import PatchVDVAE, PatchVDVAEConfig
 
 FORMAT = 1
@@ -312,23 +313,25 @@ def _reconstruct(prior: Prior, x: Array, temperature: Array, beta: Array, noise_
 def _sample(prior: Prior, key: Array, shape: tuple[int, int, int, int], temperature: Array) -> Array:
     keys = jax.random.split(key, (shape[0], prior.levels))
     settings = Pass(hierarchy.prior_sample, temperature, jnp.ones((1,)), noise=keys)
-    variables = {"params": prior.params}
-    result = prior.model.apply(variables, None, settings, shape[:3], method="top_down")
-    return prior.model.to_image(prior.model.apply(variables, result.features, method="decode")).mean
+    apply: Any = partial(prior.model.apply, {"params": prior.params})
+    result = apply(None, settings, shape[:3], method="top_down")
+    return prior.model.to_image(apply(result.features, method="decode")).mean
 
 
-def run_pass(prior: Prior, x: Array, settings: Pass, noise_level: Array):
+def run_pass(prior: Prior, x: Array, settings: Pass, noise_level: Array | None) -> tuple[GaussianDecoder, TopDown]:
     """Encode a batch, run one top-down pass, decode; the decoder's distribution is in the images' unit."""
     if prior.config.clip_input:
         x = jnp.clip(x, 0, 1)
-    decoder, result = prior.model.apply({"params": prior.params}, x, settings, noise_level)
+    apply: Any = prior.model.apply
+    decoder, result = apply({"params": prior.params}, x, settings, noise_level)
     return prior.model.to_image(decoder), result
 
 
-def draw_posterior(prior: Prior, x: Array, noise: Any, noise_level: Array) -> Array:
+def draw_posterior(prior: Prior, x: Array, noise: Any, noise_level: Array | None) -> Array:
     """Decode an untempered draw from q(z|x): how the official code starts (`initial="official"`)."""
-    rule: LatentRule = hierarchy.posterior_sample
-    settings = Pass(rule, jnp.ones((1, prior.levels)), jnp.ones((1,)), noise=noise)
+    settings = Pass(
+        hierarchy.posterior_sample, jnp.ones((1, prior.levels), x.dtype), jnp.ones((1,), x.dtype), noise=noise
+    )
     return run_pass(prior, x, settings, noise_level)[0].mean
 
 
@@ -356,12 +359,13 @@ def level_temperature(prior: Prior, batch: int, temperature: ArrayLike, dtype: A
     """The temperature of each image (or one for all) and level, shape (B or 1, L)."""
     tau = jnp.asarray(temperature, dtype)
     levels = prior.levels
-    if tau.shape not in ((), (levels,), (batch, 1), (batch, levels), (1, 1), (1, levels)):
+    shape: tuple[int, ...] = tau.shape
+    if shape not in ((), (levels,), (batch, 1), (batch, levels), (1, 1), (1, levels)):
         raise ValueError(
             f"temperature must be a number, one per level ({levels},), or one per image and level "
-            f"({batch}, {levels}), got shape {tau.shape}"
+            f"({batch}, {levels}), got shape {shape}"
         )
-    return jnp.broadcast_to(tau, (tau.shape[0] if tau.ndim == 2 else 1, levels))
+    return jnp.broadcast_to(tau, (shape[0] if len(shape) == 2 else 1, levels))
 
 
 def check_temperature(temperature: ArrayLike, beta: ArrayLike, bounded: bool = True) -> None:

@@ -370,10 +370,10 @@ def test_recommended_settings(tiny_prior):
         "Inpainting": [row(2.0, decoder_std=5.0, temperature=0.5), row(10.0, decoder_std=15.0)],
     }
     prior = dataclasses.replace(tiny_prior, metadata=Metadata.of(settings=settings))
-    config = recommended_config(prior, np.array([2.0, 6.0, 20.0]) / 255, operators.Denoising())
+    config = recommended_config(prior, np.array([2.0, 7.0, 20.0]) / 255, operators.Denoising())
     assert config.returns == "mean"  # of the row nearest to the median
-    np.testing.assert_allclose(np.asarray(config.noise_level)[[0, -1]] * 255, [[50, 50, 50], [2, 6, 20]], rtol=1e-5)
-    np.testing.assert_allclose(config.decoder_std / config.noise_level, np.tile([2, 2.5, 3], (8, 1)), rtol=1e-5)
+    np.testing.assert_allclose(np.asarray(config.noise_level)[[0, -1]] * 255, [[50, 50, 50], [2, 7, 20]], rtol=1e-5)
+    np.testing.assert_allclose(config.decoder_std / config.noise_level, np.tile([2, 2.625, 3], (8, 1)), rtol=1e-5)
     holes = recommended_config(prior, 4.0 / 255, operators.Inpainting(np.ones((8, 8))))
     np.testing.assert_allclose([holes.decoder_std * 255, holes.temperature], [7.5, 0.625])
     assert holes.noise_level is None

@@ -1,6 +1,7 @@
 """Building blocks of the networks: convolutions, residual bottlenecks, pooling, upsampling."""
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -82,7 +83,7 @@ def scan_unroll(length: int, unroll: bool) -> int:
     return length + 1 if unroll else 1
 
 
-def bottlenecks(count: int, unroll: bool, **attributes) -> nn.Module:
+def bottlenecks(count: int, unroll: bool, **attributes: Any) -> nn.Module:
     """`count` residual bottlenecks as one scan over stacked parameters; call it with (x, None)."""
     scan = nn.scan(
         ScanBottleneck,

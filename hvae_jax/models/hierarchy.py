@@ -150,7 +150,7 @@ class LatentBlock(nn.Module):
         return self.merge(features, z), outputs
 
 
-def scan_levels(block: type[LatentBlock], levels: int, unroll: bool, **attributes) -> LatentBlock:
+def scan_levels(block: type[LatentBlock], levels: int, unroll: bool, **attributes: Any) -> LatentBlock:
     """`levels` blocks of one resolution as one scan over stacked parameters.
 
     The compiled program's size does not depend on `levels`.

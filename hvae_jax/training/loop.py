@@ -99,7 +99,10 @@ def train(
                     checkpoints.wait_until_finished()
                 if stop and step < config.steps:
                     raise Interrupted(f"stopped at step {step} of {config.steps}; the same command goes on")
-    return _prior(state, config, description)
+    prior = _prior(state, config, description)
+    if start == config.steps:  # it was finished before: write its prior anew, with this description
+        prior.save(out / "prior", overwrite=True)
+    return prior
 
 
 def _prior(state: TrainState, config: TrainConfig, description: Mapping[str, Any] | None) -> Prior:
