@@ -67,9 +67,7 @@ def main() -> None:
         if not arguments.no_baselines:
             ridge = tuned(tikhonov, cases, TIKHONOV_WEIGHTS * (sigma / 255) ** 2, arguments.tune_images)
             tv = tuned(admm_tv, cases, TV_WEIGHTS * (sigma / 255) ** 2, arguments.tune_images)
-            notes.append(
-                f"σ = {sigma}: Tikhonov weight {ridge:.2g}, TV weight {tv:.2g}"
-            )
+            notes.append(f"σ = {sigma}: Tikhonov weight {ridge:.2g}, TV weight {tv:.2g}")
             methods["Tikhonov (tuned)"] = lambda c, w=ridge: tikhonov(c.observed, c.kernel, w)
             methods["ADMM-TV (tuned)"] = lambda c, w=tv: admm_tv(c.observed, c.kernel, w)
         methods["restore"] = restore

@@ -39,7 +39,7 @@ class Encoding(NamedTuple):
         latents: E_τ(x), per resolution, coarsest first: z of its levels, shape (B, levels, h, w, channels).
         log_prior: log p(z_l|z_<l) of each level, summed over the image, untempered, shape (B, L).
         mean: decoded mean μ_θ(z), shape (B, H, W, C), in [0, 1].
-        variance: the decoder's own variance of each pixel, shape (B, H, W, C), in the images' unit.
+        variance: the decoder's own variance of each pixel, shape (B, H, W, C), in the images' unit squared.
     """
 
     latents: tuple[Float[Array, "B n h w c"], ...]
@@ -105,7 +105,7 @@ class Prior:
         return self.metadata.values
 
     def save(self, directory: str | os.PathLike, *, overwrite: bool = False) -> None:
-        """Write an Orbax checkpoint and a readable `prior.json`, all or nothing.
+        """Write an Orbax checkpoint (float32) and a readable `prior.json`, all or nothing.
 
         Args:
             directory: where to; its parents are created.
@@ -113,30 +113,40 @@ class Prior:
 
         Raises:
             FileExistsError: the directory exists and `overwrite` is false, or it is not a prior.
+            ValueError: the model is of no registered family.
         """
         directory = Path(directory).resolve()
         if directory.exists() and not (overwrite and (directory / "prior.json").is_file()):
             raise FileExistsError(f"{directory} exists; give another directory or ask to overwrite a prior")
-        family = next(name for name, (model, _) in FAMILIES.items() if isinstance(self.model, model))
+        families = [name for name, (model, _) in FAMILIES.items() if isinstance(self.model, model)]
+        if not families:
+            raise ValueError(f"expected a model of the families {sorted(FAMILIES)}, got {type(self.model).__name__}")
+        params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), self.params)
         description = {
-            "format": FORMAT,
-            "family": family,
-            "config": dataclasses.asdict(self.config),
-            "parameters": sum(leaf.size for leaf in jax.tree.leaves(self.params)),
-            "sha256": _digest(self.params),
             **self.info,
+            "format": FORMAT,
+            "family": families[0],
+            "config": dataclasses.asdict(self.config),
+            "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
+            "sha256": _digest(params),
         }
         directory.parent.mkdir(parents=True, exist_ok=True)
         # Written beside its place and then renamed, so that being killed leaves nothing that loads.
         with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as scratch:
             new = Path(scratch) / "new"
             with ocp.StandardCheckpointer() as checkpointer:
-                checkpointer.save(new / "params", jax.device_get(self.params))
+                checkpointer.save(new / "params", params)
             (new / "prior.json").write_text(json.dumps(description, indent=2) + "\n")
             os.chmod(new, 0o755)
+            old = Path(scratch) / "old"
             if directory.exists():
-                os.replace(directory, Path(scratch) / "old")
-            os.replace(new, directory)
+                os.replace(directory, old)
+            try:
+                os.replace(new, directory)
+            except OSError:
+                if old.exists():
+                    os.replace(old, directory)
+                raise
 
 
 class PriorError(ValueError):
@@ -178,7 +188,7 @@ def load_prior(name: str | os.PathLike = BUNDLED) -> Prior:
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             params = checkpointer.restore(
-                directory / "params", jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), template)
+                directory / "params", jax.tree.map(lambda leaf: np.empty(leaf.shape, np.float32), template)
             )
     except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
@@ -193,12 +203,12 @@ def load_prior(name: str | os.PathLike = BUNDLED) -> Prior:
 
 
 def _find(name: str | os.PathLike) -> Path:
-    if Path(name).is_dir():
-        return Path(name).resolve()
     bundled = Path(str(resources.files("hvae_jax") / "pretrained"))
     names = sorted(path.parent.name for path in bundled.glob("*/prior.json"))
-    if str(name) in names:
+    if str(name) in names:  # before any folder of that name in the working directory
         return bundled / str(name)
+    if Path(name).is_dir():
+        return Path(name).resolve()
     raise PriorError(f"expected the name of a bundled prior {names} or a prior's directory, got {str(name)!r}")
 
 
@@ -291,6 +301,8 @@ def sample(
     Raises:
         ValueError: the shape or the temperature does not fit.
     """
+    if len(shape) != 4:
+        raise ValueError(f"the shape to sample must be (B, H, W, {prior.config.channels}), got {tuple(shape)}")
     _check_shape(prior, tuple(shape), "the shape to sample")
     tau, _, _ = _pass_inputs(prior, shape[0], jnp.float32, temperature, 1.0, None, bounded=False)
     return _sample(prior, key, tuple(shape), tau)
@@ -399,8 +411,20 @@ def _pass_inputs(
     tau = level_temperature(prior, batch, temperature, dtype)
     if noise_level is not None and not prior.config.noise_conditional:
         raise ValueError("this prior is not noise-conditional, but a noise_level was given")
+    check_deviation(0.0 if noise_level is None else noise_level, "noise_level")
     level = per_batch(0.0 if noise_level is None else noise_level, batch, "noise_level", dtype)
     return tau, jnp.atleast_1d(per_batch(beta, batch, "beta", dtype)), level
+
+
+def check_deviation(value: ArrayLike, name: str) -> None:
+    """Refuse a known deviation that is negative, not finite, or in grey levels."""
+    if isinstance(value, jax.core.Tracer):
+        return
+    known = np.asarray(value, np.float64)
+    if not (known >= 0).all():
+        raise ValueError(f"{name} must not be negative, got {value}")
+    if not (known <= 1).all():
+        raise ValueError(f"{name} must be in the unit of the images, [0, 1], got {value}: divide grey levels by 255")
 
 
 def per_batch(value: ArrayLike, batch: int, name: str, dtype: Any) -> Float[Array, " B"]:

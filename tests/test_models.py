@@ -12,7 +12,7 @@ from conversion.patch_vdvae import params_from_state_dict
 from hvae_jax.models import hierarchy
 from hvae_jax.models.blocks import depth_to_space, space_to_depth
 from hvae_jax.models.hierarchy import LevelOutputs, Pass
-from hvae_jax.models.patch_vdvae import PRESETS, PatchVDVAE, PatchVDVAEConfig, Resolution
+from hvae_jax.models.patch_vdvae import PRESETS, PatchVDVAE, PatchVDVAEConfig
 from tests.conftest import GOLDEN, official_prior, random_prior, tiny_config
 
 OFFICIAL_PARAMETERS = 14_770_942
@@ -113,7 +113,6 @@ def test_bad_configs():
         PatchVDVAEConfig((dataclasses.replace(tiny_config().resolutions[0], stride=2),))
     with pytest.raises(ValueError, match="activation"):
         tiny_config(activation="swish")
-    assert Resolution.__doc__
 
 
 def test_mapping_lists_everything_that_does_not_fit():

@@ -189,8 +189,11 @@ while True:
             hj.load_prior(target)
 
 
-def test_bundled_prior():
-    prior = hj.load_prior()
+def test_bundled_prior(tmp_path, monkeypatch):
+    (tmp_path / BUNDLED).mkdir()  # a folder of that name does not hide it
+    monkeypatch.chdir(tmp_path)
+    with jax.enable_x64(True):  # what was saved is float32 whatever the default
+        prior = hj.load_prior()
     assert prior.info["name"] == BUNDLED
     assert prior.config.noise_conditional
     assert prior.multiple == 16

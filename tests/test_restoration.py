@@ -116,6 +116,7 @@ def test_official_iterates(golden, official, case):
         assert relative_error(states.mean[i, :, 1::3, 2::3][0], of("MU")[i]) <= 1e-3
     count = int(of("niter"))
     assert int(states.iterations[-1, 0]) == count
+    assert float(states.beta[-1, 0]) <= config.beta_max  # what the last data step uses
     stops_early = case in ("deblur_betaramp", "deblur_stop_residual")
     assert int(states.status[-1, 0]) == (Status.CONVERGED if stops_early else Status.ITERATION_LIMIT)
     np.testing.assert_allclose(states.history.beta[-1, 0, 1 : count + 1], of("beta")[1 : count + 1], rtol=1e-6)
@@ -331,6 +332,20 @@ def test_start_and_returns(tiny_prior, noisy_images):
     assert mean.history is None
 
 
+def test_recommended_settings_of_a_batch_are_those_of_its_images(conditional_prior, noisy_images):
+    common = {"temperature": 1.0, "anneal_from": 40, "anneal_to": 2, "max_iterations": 3, "initial": "image"}
+    rows = [
+        {**common, "noise_std": 2.0, "decoder_std_per_noise_level": 2.0, "returns": "x"},
+        {**common, "noise_std": 20.0, "decoder_std_per_noise_level": 3.0, "returns": "mean"},
+    ]
+    prior = dataclasses.replace(conditional_prior, metadata=Metadata.of(settings={"default": rows}))
+    sigma = np.array([2.0, 8.0, 30.0]) / 255
+    batch = hj.restore(prior, noisy_images, operators.Denoising(), sigma)
+    for i in range(3):
+        single = hj.restore(prior, noisy_images[i], operators.Denoising(), sigma[i])
+        np.testing.assert_allclose(single.image, batch.image[i], atol=1e-5)
+
+
 def test_annealing_of_a_conditional_prior(conditional_prior, noisy_images):
     """Each iteration uses its own γ and s: two iterations equal two restorations of one iteration."""
     levels = np.array([[0.2], [0.05]])
@@ -365,15 +380,17 @@ def test_recommended_settings(tiny_prior):
     settings = {
         "default": [
             row(2.0, anneal_from=50, anneal_to=2, decoder_std_per_noise_level=2.0, initial="image"),
-            row(10.0, anneal_from=50, anneal_to=2, decoder_std_per_noise_level=3.0, returns="mean"),
+            row(10.0, anneal_from=50, anneal_to=2, decoder_std_per_noise_level=3.0, returns="mean", initial="image"),
         ],
         "Inpainting": [row(2.0, decoder_std=5.0, temperature=0.5), row(10.0, decoder_std=15.0)],
     }
     prior = dataclasses.replace(tiny_prior, metadata=Metadata.of(settings=settings))
     config = recommended_config(prior, np.array([2.0, 7.0, 20.0]) / 255, operators.Denoising())
-    assert config.returns == "mean"  # of the row nearest to the median
+    assert config.returns == ("x", "mean", "mean")  # of the nearest rows
     np.testing.assert_allclose(np.asarray(config.noise_level)[[0, -1]] * 255, [[50, 50, 50], [2, 7, 20]], rtol=1e-5)
     np.testing.assert_allclose(config.decoder_std / config.noise_level, np.tile([2, 2.625, 3], (8, 1)), rtol=1e-5)
+    loud = recommended_config(prior, 60 / 255, operators.Denoising())
+    np.testing.assert_allclose(np.asarray(loud.noise_level) * 255, 60, rtol=1e-5)  # never rises
     holes = recommended_config(prior, 4.0 / 255, operators.Inpainting(np.ones((8, 8))))
     np.testing.assert_allclose([holes.decoder_std * 255, holes.temperature], [7.5, 0.625])
     assert holes.noise_level is None
@@ -397,6 +414,9 @@ def test_paper_settings():
     ("change", "message"),
     [
         ({"noise_std": -1.0}, "noise_std must not be negative, got -1.0"),
+        ({"noise_std": 7.65}, "divide grey levels by 255"),
+        ({"config": PLAIN.replace(returns=("x", "mean"))}, "for each of 3 images, got 2"),
+        ({"config": PLAIN.replace(patience=-1)}, "patience >= 0"),
         ({"noise_std": np.ones(2)}, r"one per image \(3,\), got shape \(2,\)"),
         ({"y": np.zeros((9, 16, 3), np.float32)}, "multiples of 4"),
         ({"start": np.zeros((8, 12, 3), np.float32)}, r"start must have the images' shape \(3, 8, 16, 3\)"),

@@ -32,6 +32,7 @@ from hvae_jax.operators.base import DataStep
 from hvae_jax.prior import (
     Prior,
     as_batch,
+    check_deviation,
     check_temperature,
     draw_posterior,
     level_temperature,
@@ -49,7 +50,7 @@ class Status(enum.IntEnum):
     CONVERGED = 1
     """The stopping rule was met."""
     NOT_FINITE = 2
-    """NaN or infinity appeared; the image is the last finite one."""
+    """NaN or infinity appeared; the image is the last finite one, if there was one."""
 
 
 @partial(
@@ -99,7 +100,8 @@ class RestoreConfig:
         cg_tolerance: relative tolerance of the conjugate gradient.
         initial: μ_0: "encode", HVAE(x_0, τ); "official", a decoded untempered draw from q(z|x_0), which needs a
             key; "image", x_0 itself.
-        returns: which iterate `Restoration.image` is: "x", the last data step, or "mean", the last decoded mean.
+        returns: which iterate `Restoration.image` is: "x", the last data step, or "mean", the last decoded mean; a
+            tuple says it for each image.
         history: record `History` in the loop.
     """
 
@@ -118,7 +120,7 @@ class RestoreConfig:
     cg_steps: int | None = None
     cg_tolerance: float = 1e-6
     initial: Literal["encode", "official", "image"] = "encode"
-    returns: Literal["x", "mean"] = "x"
+    returns: Literal["x", "mean"] | tuple[Literal["x", "mean"], ...] = "x"
     history: bool = False
 
     def replace(self, **changes: Any) -> "RestoreConfig":
@@ -138,14 +140,14 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
         "tolerance": 1e-5,
     },
     "face-deblurring": {
-        "temperature": tuple(np.linspace(0.99, 0.8, _FACE_LEVELS).tolist()),
+        "temperature": np.linspace(0.99, 0.8, _FACE_LEVELS),
         "decoder_std": 5 / 255,
         "max_iterations": 50,
         "tolerance": 1e-3,
         "patience": 10,
     },
     "face-super-resolution": {
-        "temperature": tuple(np.linspace(0.8, 0.5, _FACE_LEVELS).tolist()),
+        "temperature": np.linspace(0.8, 0.5, _FACE_LEVELS),
         "decoder_std": 5 / 255,
         "max_iterations": 50,
         "tolerance": 1e-3,
@@ -174,7 +176,8 @@ def paper_config(experiment: str) -> RestoreConfig:
         ValueError: there is no such experiment.
 
     Source:
-        Section 6; the BSD inpainting's γ is not published and taken to be that of the face inpainting.
+        Section 6 and the official conf/exp/*.yaml; the BSD inpainting has no such file: its γ is taken to be that
+        of the face inpainting. The face settings are for a model of 66 levels.
     """
     if experiment not in EXPERIMENTS:
         raise ValueError(f"expected an experiment of {sorted(EXPERIMENTS)}, got {experiment!r}")
@@ -184,8 +187,7 @@ def paper_config(experiment: str) -> RestoreConfig:
 def recommended_config(prior: Prior, noise_std: ArrayLike, operator: Operator) -> RestoreConfig:
     """The settings that a prior's `prior.json` recommends for a noise level and a task.
 
-    Numbers are interpolated between the table's noise levels, per image; the rest is the row's that is nearest to
-    the median noise level.
+    Numbers are interpolated between the table's noise levels; the rest is that of the nearest row; both per image.
 
     Args:
         prior: the prior.
@@ -196,7 +198,8 @@ def recommended_config(prior: Prior, noise_std: ArrayLike, operator: Operator) -
         The settings.
 
     Raises:
-        ValueError: the prior recommends nothing, or `noise_std` is traced.
+        ValueError: the prior recommends nothing, `noise_std` is traced, or its values need different numbers of
+            iterations.
     """
     if isinstance(noise_std, jax.core.Tracer):
         raise ValueError("recommended settings need a known noise_std, got a traced one; pass a RestoreConfig")
@@ -206,17 +209,22 @@ def recommended_config(prior: Prior, noise_std: ArrayLike, operator: Operator) -
     rows = tables.get(type(operator).__name__, tables["default"])
     levels = np.array([row["noise_std"] for row in rows])  # grey levels of 255, as all deviations in the table
     sigma = 255 * np.asarray(noise_std, np.float64)
-    row = rows[int(np.argmin(abs(levels - np.median(sigma))))]
+    nearest = [rows[i] for i in np.argmin(abs(levels - sigma.reshape(-1, 1)), axis=1)]
+    row = nearest[0]
+    for name in ("max_iterations", "initial"):
+        if len({other.get(name) for other in nearest}) > 1:
+            raise ValueError(f"the noise levels of this batch need settings that differ in {name}; restore them apart")
 
     def number(name: str) -> np.ndarray:
         return np.interp(sigma, levels, [r[name] for r in rows])
 
     common: dict[str, Any] = {"temperature": _as_tau(number("temperature")), "tolerance": 0.0}
-    common |= {name: row[name] for name in ("max_iterations", "returns", "initial") if name in row}
+    common |= {name: row[name] for name in ("max_iterations", "initial") if name in row}
+    common["returns"] = tuple(other["returns"] for other in nearest) if sigma.size > 1 else row["returns"]
     if "anneal_from" not in row:
         return RestoreConfig(decoder_std=number("decoder_std") / 255, **common)
     stop = np.maximum(sigma, number("anneal_to"))
-    level = geometric(number("anneal_from") / 255, stop / 255, row["max_iterations"])
+    level = geometric(np.maximum(number("anneal_from"), stop) / 255, stop / 255, row["max_iterations"])
     ratio = number("decoder_std_per_noise_level")
     return RestoreConfig(decoder_std=ratio * level, noise_level=level, **common)
 
@@ -261,7 +269,7 @@ class Restoration(NamedTuple):
         x: the last data step, not clipped.
         mean: the last decoded mean, in [0, 1].
         iterations: iterations done.
-        residual: RMS of the last x_k - x_{k-1}, in the images' unit.
+        residual: RMS of x_K - x_{K-1}, the data steps of the last two iterations, in the images' unit.
         status: a `Status`.
         history: a `History` if it was asked for.
     """
@@ -430,7 +438,7 @@ def step(problem: Problem, state: State) -> State:
         x=keep(x, state.x, advance),
         mean=keep(mean, state.mean, advance),
         residual=keep(residual, state.residual, advance),
-        beta=keep(beta, state.beta, advance),
+        beta=keep(jnp.minimum(beta, config.beta_max), state.beta, advance),  # the end of the schedule is not used
         best=keep(best, state.best, advance),
         waited=keep(waited, state.waited, advance),
         active=advance & ~stopped,
@@ -508,8 +516,7 @@ def restore(
     as_batch(prior, x)
     if reference is not None:
         reference = _like_images(reference, x_shape, "reference", y.dtype)
-    if not isinstance(noise_std, jax.core.Tracer) and not (np.asarray(noise_std) >= 0).all():
-        raise ValueError(f"noise_std must not be negative, got {noise_std}")
+    check_deviation(noise_std, "noise_std")
     batch = x_shape[0]
     if config is None:
         config = recommended_config(prior, noise_std, operator)
@@ -525,7 +532,7 @@ def restore(
     sigma = jnp.maximum(per_batch(noise_std, batch, "noise_std", y.dtype), 0.1 / 255)
     # `returns` is taken out: it needs no program of its own.
     out = _restore(prior, operator, y, sigma, arrays.replace(returns="x"), x, key, reference)
-    out = out._replace(image=getattr(out, config.returns))
+    out = out._replace(image=_choose(out, config.returns))
     return jax.tree.map(lambda leaf: leaf[0], out) if single else out
 
 
@@ -582,6 +589,15 @@ def _restore(
         status=state.status,
         history=state.history,
     )
+
+
+def _choose(out: Restoration, returns: str | tuple[str, ...]) -> Float[Array, "B H W C"]:
+    """The iterate that `returns` names, for all or for each image."""
+    if isinstance(returns, str):
+        return out.x if returns == "x" else out.mean
+    if len(returns) != out.x.shape[0]:
+        raise ValueError(f"returns must name an iterate for each of {out.x.shape[0]} images, got {len(returns)}")
+    return jnp.stack([out.x[i] if name == "x" else out.mean[i] for i, name in enumerate(returns)])
 
 
 def _like_images(value: ArrayLike, shape: tuple[int, ...], name: str, dtype: Any) -> Float[Array, "B H W C"]:
@@ -660,7 +676,8 @@ def _check(config: RestoreConfig, key: Array | None) -> None:
         ("initial", ("encode", "official", "image")),
         ("returns", ("x", "mean")),
     ):
-        if getattr(config, name) not in choices:
+        value = getattr(config, name)
+        if any(one not in choices for one in (value if isinstance(value, tuple) else (value,))):
             raise ValueError(f"{name} must be one of {choices}, got {getattr(config, name)!r}")
     if config.max_iterations < 1:
         raise ValueError(f"max_iterations must be at least 1, got {config.max_iterations}")
@@ -668,6 +685,8 @@ def _check(config: RestoreConfig, key: Array | None) -> None:
         raise ValueError(f"tolerance must not be negative, got {config.tolerance}")
     if not 0 < config.beta_min <= config.beta_max:
         raise ValueError(f"expected 0 < beta_min <= beta_max, got {config.beta_min} and {config.beta_max}")
+    if config.patience < 0 or config.beta_step <= 0:
+        raise ValueError(f"expected patience >= 0 and beta_step > 0, got {config.patience} and {config.beta_step}")
     if config.initial == "official" and key is None:
         raise ValueError('initial="official" draws the first latent at random: give a key')
     check_temperature(config.temperature, max(config.beta_max, config.beta_min))
