@@ -128,7 +128,6 @@ class Prior:
             "family": families[0],
             "config": dataclasses.asdict(self.config),
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
-            "sha256": _digest(params),
         }
         directory.parent.mkdir(parents=True, exist_ok=True)
         # Written beside its place and then renamed, so that being killed leaves nothing that loads.
@@ -136,6 +135,7 @@ class Prior:
             new = Path(scratch) / "new"
             with ocp.StandardCheckpointer() as checkpointer:
                 checkpointer.save(new / "params", params)
+            description["sha256"] = _digest(new / "params")
             (new / "prior.json").write_text(json.dumps(description, indent=2) + "\n")
             os.chmod(new, 0o755)
             old = Path(scratch) / "old"
@@ -184,6 +184,9 @@ def load_prior(name: str | os.PathLike = BUNDLED) -> Prior:
         digest = description.pop("sha256")
     except (KeyError, TypeError, ValueError) as error:
         raise PriorError(f"{directory}/prior.json describes no model that is known here: {error!r}") from error
+    # Before reading: what Orbax reads of damaged files may end long after the error.
+    if _digest(directory / "params") != digest:
+        raise PriorError(f"the parameters in {directory} are damaged: their checksum is not that of prior.json")
     template = jax.eval_shape(model.initialize, jax.random.key(0))
     try:
         with ocp.StandardCheckpointer() as checkpointer:
@@ -195,8 +198,6 @@ def load_prior(name: str | os.PathLike = BUNDLED) -> Prior:
         raise PriorError(f"the parameters in {directory} are damaged or of another model: {reason}") from error
     if wrong := [p for p, t in zip(*map(jax.tree.leaves, (params, template)), strict=True) if p.shape != t.shape]:
         raise PriorError(f"the parameters in {directory} are of another model: {len(wrong)} of them have other shapes")
-    if _digest(params) != digest:
-        raise PriorError(f"the parameters in {directory} are damaged: their checksum is not that of prior.json")
     for key in ("format", "parameters"):
         description.pop(key, None)
     return Prior(jax.tree.map(jnp.asarray, params), model, Metadata.of(**description))
@@ -212,13 +213,12 @@ def _find(name: str | os.PathLike) -> Path:
     raise PriorError(f"expected the name of a bundled prior {names} or a prior's directory, got {str(name)!r}")
 
 
-def _digest(params: dict) -> str:
-    """SHA-256 of the parameters' names, shapes and values."""
+def _digest(folder: Path) -> str:
+    """SHA-256 of the names and contents of a folder's files."""
     digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
-        array = np.asarray(leaf)
-        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).tobytes())
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{file.relative_to(folder).as_posix()}\n{file.stat().st_size}\n".encode())
+        digest.update(file.read_bytes())
     return digest.hexdigest()
 
 

@@ -150,7 +150,7 @@ def test_damaged_directories_give_one_clear_error(tiny_prior, tmp_path, damage, 
 def test_parameters_of_another_model(tiny_prior, conditional_prior, tmp_path):
     tiny_prior.save(tmp_path / "a")
     conditional_prior.save(tmp_path / "b")
-    (tmp_path / "a" / "prior.json").write_text((tmp_path / "b" / "prior.json").read_text())
+    _edit(tmp_path / "a", config=json.loads((tmp_path / "b" / "prior.json").read_text())["config"])
     with pytest.raises(hj.PriorError, match="of another model"):
         hj.load_prior(tmp_path / "a")
 
