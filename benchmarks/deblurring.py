@@ -1,4 +1,4 @@
-"""Mean PSNR and SSIM of circular deblurring, beside what needs no learned prior (both tuned on these very images).
+"""Mean PSNR and SSIM of circular deblurring, beside what needs no learned prior (tuned on the first of these images).
 
 Example:
     python -m benchmarks.deblurring --images DATA/test/cbsd10.txt --kernels DATA/kernels/usrnet12.npz

@@ -43,7 +43,7 @@ CANDIDATES: dict[str, dict[str, tuple]] = {
 
 
 def cases(task: str, images: np.ndarray, kernels: Path, sigma: float) -> list[tuple[operators.Operator, np.ndarray]]:
-    """Operators and observations of a task; the noise is one draw for all."""
+    """Operators and observations of a task; all images of an operator get one noise draw."""
     size = images.shape[1]
     with np.load(kernels) as arrays:
         loaded = [np.asarray(arrays[name], np.float32) for name in KERNELS]

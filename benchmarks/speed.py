@@ -5,6 +5,7 @@ Example:
 """
 
 import argparse
+import resource
 import time
 
 import jax
@@ -57,6 +58,8 @@ def main() -> None:
     unit = rows[0][2]
     print(f"{shape}, {jax.devices()[0].device_kind}, jax {jax.__version__}; loading the prior {loading:.2f} s\n")
     header = ["", "compile (s)", "run (s)", "run / evaluation"]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # given in KiB
+    print(f"peak memory of the process {peak:.2f} GiB\n")
     print(table(header, [[name, f"{c:.2f}", f"{r:.3f}", f"{r / unit:.2f}"] for name, c, r in rows]))
 
 

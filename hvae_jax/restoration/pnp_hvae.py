@@ -403,7 +403,7 @@ def step(problem: Problem, state: State) -> State:
     finite = _finite(x) & _finite(mean)
 
     terms = None
-    if config.history or (config.stop == "plateau" and config.track == "objective"):
+    if _needs_terms(config):
         terms = _terms(problem, x, mean, latent_term, decoder_std)
     if config.stop == "residual":
         beta, best, waited = state.beta, state.best, state.waited
@@ -458,8 +458,7 @@ def encode_decode(
 ) -> tuple[Float[Array, "B H W C"], Float[Array, " B"] | None]:
     """HVAE(x, τ), and -Σ_l log p(z_l|z_<l)/τ_l² where the settings need it."""
     config = problem.config
-    needed = config.history or (config.stop == "plateau" and config.track == "objective")
-    collect = frozenset({"log_prior"} if needed else ())
+    collect = frozenset({"log_prior"} if _needs_terms(config) else ())
     settings = Pass(hierarchy.tempered_map, problem.temperature, beta, collect=collect)
     decoder, result = run_pass(problem.prior, x, settings, noise_level)
     if result.log_prior is None:
@@ -611,6 +610,11 @@ def _like_images(value: ArrayLike, shape: tuple[int, ...], name: str, dtype: Any
 def _ratio(problem: Problem, beta: Array, decoder_std: Array) -> Float[Array, " B"]:
     """βσ²/γ², the weight of the prior in the data step."""
     return jnp.broadcast_to(beta * (problem.noise_std / decoder_std) ** 2, problem.noise_std.shape)
+
+
+def _needs_terms(config: RestoreConfig) -> bool:
+    """Whether the settings ask for the terms of J1."""
+    return config.history or (config.stop == "plateau" and config.track == "objective")
 
 
 def _terms(problem: Problem, x: Array, mean: Array, latent_term: Array | None, decoder_std: Array) -> _Terms:
