@@ -1,126 +1,93 @@
-"""PatchVDVAE: from the official PyTorch state dict and training configuration to Flax."""
+"""PatchVDVAE: the architecture that an official state dict is of, and where its tensors go."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
-import jax
-import numpy as np
+from conversion.mapping import CONV, Names, Rule, count_indices, nest
+from hvae_jax.models.patch_vdvae import PatchVDVAEConfig, Resolution
 
-from conversion.mapping import Target, assemble
-from hvae_jax.models.patch_vdvae import PatchVDVAE, PatchVDVAEConfig, Resolution
-
-
-def config_from_official(official: Mapping[str, Any]) -> PatchVDVAEConfig:
-    """The architecture that an official training configuration describes.
-
-    Args:
-        official: the JSON file's `model` section; its `up_*` lists run from fine to coarse.
-
-    Returns:
-        The configuration.
-    """
-    coarsest_first = {key: value[::-1] for key, value in official.items() if key.startswith("up_")}
-    widths = [official["input_conv_filters"], *official["up_filters"][:-1]][::-1]
-    down = official["down_filters"]
-    return PatchVDVAEConfig(
-        resolutions=tuple(
-            Resolution(
-                stride=official["down_strides"][i],
-                levels=1 + official["down_n_blocks_per_res"][i],
-                width=down[i],
-                bottleneck=int(down[i] * official["down_mid_filters_ratio"][i]),
-                # the posterior block of the reference is half as wide relative to its input
-                posterior_bottleneck=int(
-                    (down[i] + coarsest_first["up_skip_filters"][i]) * official["down_mid_filters_ratio"][i] / 2
-                ),
-                latent_channels=official["down_latent_variates"][i],
-                encoder_width=widths[i],
-                encoder_bottleneck=int(widths[i] * coarsest_first["up_mid_filters_ratio"][i]),
-                encoder_blocks=coarsest_first["up_n_blocks"][i],
-                skip_width=coarsest_first["up_skip_filters"][i],
-                kernel_size=official["down_kernel_size"][i],
-            )
-            for i in range(len(down))
-        ),
-        first_posterior_bottleneck=int(coarsest_first["up_skip_filters"][0] * official["down_mid_filters_ratio"][0]),
-        input_kernel=official["input_kernel_size"][0],
-        output_kernel=official["output_kernel_size"][0],
-    )
+BOTTLENECK = nest({f"convs.{2 * k + 1}": f"conv_{k}" for k in range(4)}, CONV)
+FIRST_LEVEL: Names = {
+    **nest({"residual_block.0": "residual_block", "posterior_net.0": "posterior_net"}, BOTTLENECK),
+    **nest({"posterior_layer.projection": "posterior_projection", "z_projection": "z_projection"}, CONV),
+}
+LEVEL: Names = {
+    **FIRST_LEVEL,
+    **nest({"prior_net.0": "prior_net"}, BOTTLENECK),
+    **nest({"prior_layer.projection": "prior_projection"}, CONV),
+}
 
 
-def targets(config: PatchVDVAEConfig) -> dict[str, Target]:
-    """Every tensor of the official state dict and where it goes.
+def rules(config: PatchVDVAEConfig) -> Iterator[Rule]:
+    """Where the tensors of the official state dict go.
 
     Args:
         config: the architecture.
 
-    Returns:
-        PyTorch names to places in the tree of `PatchVDVAE`'s parameters.
+    Yields:
+        The rules; each tensor is named by one.
     """
-    return dict(_targets(config))
-
-
-def _targets(config: PatchVDVAEConfig) -> Iterator[tuple[str, Target]]:
     count = len(config.resolutions)
-    yield from _conv("bottom_up.input_conv", ("input_conv",))
-    yield from _conv("top_down.output_conv", ("output_conv",))
+    yield Rule("bottom_up.input_conv", "input_conv")
+    yield Rule("top_down.output_conv", "output_conv")
+    yield Rule("top_down.levels_down_upsample.0", "first_level", FIRST_LEVEL)
+    yield Rule("top_down.levels_down_upsample.0.prior_layer", "first_level", {"mean": "mean", "std": "std"})
     for i, resolution in enumerate(config.resolutions):
-        up = f"bottom_up.levels_up_downsample.{count - 1 - i}"
-        for j in range(resolution.encoder_blocks):
-            yield from _bottleneck(f"{up}.residual_block.{j}", (f"encode_blocks_{i}",), j)
-        yield from _conv(f"{up}.skip_projection", (f"skip_projections_{i}",))
+        up = f"bottom_up.levels_up_downsample.{count - 1 - i}"  # numbered from fine to coarse
+        blocks = [f"{up}.residual_block.{j}" for j in range(resolution.encoder_blocks)]
+        yield Rule(blocks, f"encode_blocks_{i}", BOTTLENECK)
+        yield Rule(f"{up}.skip_projection", f"skip_projections_{i}")
+        levels = [f"top_down.levels_down.{i}.{j}" for j in range(resolution.levels - 1)]
         if i > 0:
-            yield from _conv(f"{up}.pool.ops.0", (f"pools_{i - 1}", "conv"))
-        first = f"top_down.levels_down_upsample.{i}"
-        if i == 0:
-            yield from _level(first, ("first_level",), None)
-            yield f"{first}.prior_layer.mean", Target(("first_level", "mean"))
-            yield f"{first}.prior_layer.std", Target(("first_level", "std"))
-        else:
-            yield from _conv(f"{first}.unpool.ops.0", (f"unpools_{i - 1}", "conv"))
-            yield f"{first}.unpool.scale_bias", Target((f"unpools_{i - 1}", "scale_bias"))
-            yield from _scanned_level(first, i, 0)
-        for j in range(1, resolution.levels):
-            yield from _scanned_level(f"top_down.levels_down.{i}.{j - 1}", i, j - (i == 0))
+            first = f"top_down.levels_down_upsample.{i}"
+            yield Rule(f"{up}.pool.ops.0", f"pools_{i - 1}/conv")
+            yield Rule(f"{first}.unpool.ops.0", f"unpools_{i - 1}/conv")
+            yield Rule(f"{first}.unpool", f"unpools_{i - 1}", {"scale_bias": "scale_bias"})
+            levels = [first, *levels]
+        yield Rule(levels, f"levels_{i}", LEVEL)
 
 
-def _scanned_level(source: str, resolution: int, index: int) -> Iterator[tuple[str, Target]]:
-    path = (f"levels_{resolution}",)
-    yield from _level(source, path, index)
-    yield from _bottleneck(f"{source}.prior_net.0", (*path, "prior_net"), index)
-    yield from _conv(f"{source}.prior_layer.projection", (*path, "prior_projection"), index)
-
-
-def _level(source: str, path: tuple[str, ...], index: int | None) -> Iterator[tuple[str, Target]]:
-    yield from _bottleneck(f"{source}.residual_block.0", (*path, "residual_block"), index)
-    yield from _bottleneck(f"{source}.posterior_net.0", (*path, "posterior_net"), index)
-    yield from _conv(f"{source}.posterior_layer.projection", (*path, "posterior_projection"), index)
-    yield from _conv(f"{source}.z_projection", (*path, "z_projection"), index)
-
-
-def _bottleneck(source: str, path: tuple[str, ...], index: int | None) -> Iterator[tuple[str, Target]]:
-    for k in range(4):
-        yield from _conv(f"{source}.convs.{2 * k + 1}", (*path, f"conv_{k}"), index)
-
-
-def _conv(source: str, path: tuple[str, ...], index: int | None = None) -> Iterator[tuple[str, Target]]:
-    yield f"{source}.weight", Target((*path, "kernel"), index)
-    yield f"{source}.bias", Target((*path, "bias"), index)
-
-
-def params_from_state_dict(config: PatchVDVAEConfig, state: Mapping[str, np.ndarray]) -> dict:
-    """The Flax parameters that a PyTorch state dict holds.
+def infer(shapes: Mapping[str, tuple[int, ...]]) -> PatchVDVAEConfig:
+    """The architecture that the names and shapes of a state dict tell.
 
     Args:
-        config: the architecture.
-        state: PyTorch names to arrays.
+        shapes: of its tensors.
 
     Returns:
-        The parameter tree, of NumPy arrays.
+        The configuration, the rest of it as in the official models.
 
     Raises:
-        ValueError: the state dict does not fit the architecture; everything that differs is listed.
+        ValueError: a tensor that tells it is missing.
     """
-    model = PatchVDVAE(config)
-    template = jax.eval_shape(model.initialize, jax.random.key(0))
-    return assemble(state, targets(config), template)
+
+    def size(name: str, axis: int) -> int:
+        if len(shapes.get(name, ())) != 4:
+            raise ValueError(f"expected a 4-dimensional {name} in a PatchVDVAE, got {shapes.get(name, 'none')}")
+        return shapes[name][axis]
+
+    count = count_indices(shapes, "top_down.levels_down_upsample.")
+
+    def resolution(i: int) -> Resolution:
+        up, first = f"bottom_up.levels_up_downsample.{count - 1 - i}", f"top_down.levels_down_upsample.{i}"
+        more = count_indices(shapes, f"top_down.levels_down.{i}.")
+        posterior = f"top_down.levels_down.{i}.0" if i == 0 and more else first
+        return Resolution(
+            stride=size(f"{up}.pool.ops.0.weight", 2) if i > 0 else 1,
+            levels=1 + more,
+            width=size(f"{first}.residual_block.0.convs.7.weight", 0),
+            bottleneck=size(f"{first}.residual_block.0.convs.1.weight", 0),
+            posterior_bottleneck=size(f"{posterior}.posterior_net.0.convs.1.weight", 0),
+            latent_channels=size(f"{first}.z_projection.weight", 1),
+            encoder_width=size(f"{up}.residual_block.0.convs.7.weight", 0),
+            encoder_bottleneck=size(f"{up}.residual_block.0.convs.1.weight", 0),
+            encoder_blocks=count_indices(shapes, f"{up}.residual_block."),
+            skip_width=size(f"{up}.skip_projection.weight", 0),
+            kernel_size=size(f"{first}.residual_block.0.convs.3.weight", 2),
+        )
+
+    return PatchVDVAEConfig(
+        resolutions=tuple(resolution(i) for i in range(count)),
+        channels=size("bottom_up.input_conv.weight", 1),
+        input_kernel=size("bottom_up.input_conv.weight", 2),
+        output_kernel=size("top_down.output_conv.weight", 2),
+        first_posterior_bottleneck=size("top_down.levels_down_upsample.0.posterior_net.0.convs.1.weight", 0),
+    )

@@ -21,11 +21,15 @@ from hvae_jax.likelihood import GaussianDecoder
 from hvae_jax.models import hierarchy
 from hvae_jax.models.hierarchy import Pass, TopDown
 from hvae_jax.models.patch_vdvae import PatchVDVAE, PatchVDVAEConfig
+from hvae_jax.models.vdvae import VDVAE, VDVAEConfig
 
 FORMAT = 1
 """Version of the directory format; a newer one is refused."""
 
-FAMILIES = {"patch_vdvae": (PatchVDVAE, PatchVDVAEConfig)}
+FAMILIES: dict[str, tuple[Any, Any]] = {
+    "patch_vdvae": (PatchVDVAE, PatchVDVAEConfig),
+    "vdvae": (VDVAE, VDVAEConfig),
+}
 """Model families by the name that `prior.json` gives them."""
 
 BUNDLED = "natural-small"
@@ -81,11 +85,11 @@ class Prior:
     """
 
     params: dict
-    model: PatchVDVAE
+    model: PatchVDVAE | VDVAE
     metadata: Metadata = Metadata()
 
     @property
-    def config(self) -> PatchVDVAEConfig:
+    def config(self) -> PatchVDVAEConfig | VDVAEConfig:
         """The architecture."""
         return self.model.config
 
@@ -98,6 +102,11 @@ class Prior:
     def multiple(self) -> int:
         """The sides of images are multiples of this."""
         return self.config.multiple
+
+    @property
+    def image_size(self) -> int | None:
+        """The only side of images that the prior takes, or None if it takes any multiple of `multiple`."""
+        return self.config.image_size
 
     @property
     def info(self) -> dict[str, Any]:
@@ -121,7 +130,8 @@ class Prior:
         families = [name for name, (model, _) in FAMILIES.items() if isinstance(self.model, model)]
         if not families:
             raise ValueError(f"expected a model of the families {sorted(FAMILIES)}, got {type(self.model).__name__}")
-        params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), self.params)
+        # JAX's arrays, as Orbax would copy NumPy's.
+        params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), self.params)
         description = {
             **self.info,
             "format": FORMAT,
@@ -133,7 +143,8 @@ class Prior:
         # Written beside its place and then renamed, so that being killed leaves nothing that loads.
         with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as scratch:
             new = Path(scratch) / "new"
-            with ocp.StandardCheckpointer() as checkpointer:
+            # Not compressed: noise-like numbers shrink by 8 % only, for half the memory and time.
+            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_compression=False)) as checkpointer:
                 checkpointer.save(new / "params", params)
             description["sha256"] = _digest(new / "params")
             (new / "prior.json").write_text(json.dumps(description, indent=2) + "\n")
@@ -188,11 +199,11 @@ def load_prior(name: str | os.PathLike = BUNDLED) -> Prior:
     if _digest(directory / "params") != digest:
         raise PriorError(f"the parameters in {directory} are damaged: their checksum is not that of prior.json")
     template = jax.eval_shape(model.initialize, jax.random.key(0))
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32, sharding=device), template)
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            params = checkpointer.restore(
-                directory / "params", jax.tree.map(lambda leaf: np.empty(leaf.shape, np.float32), template)
-            )
+            params = checkpointer.restore(directory / "params", wanted)
     except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise PriorError(f"the parameters in {directory} are damaged or of another model: {reason}") from error
@@ -200,7 +211,7 @@ def load_prior(name: str | os.PathLike = BUNDLED) -> Prior:
         raise PriorError(f"the parameters in {directory} are of another model: {len(wrong)} of them have other shapes")
     for key in ("format", "parameters"):
         description.pop(key, None)
-    return Prior(jax.tree.map(jnp.asarray, params), model, Metadata.of(**description))
+    return Prior(params, model, Metadata.of(**description))
 
 
 def _find(name: str | os.PathLike) -> Path:
@@ -218,7 +229,9 @@ def _digest(folder: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         digest.update(f"{file.relative_to(folder).as_posix()}\n{file.stat().st_size}\n".encode())
-        digest.update(file.read_bytes())
+        with file.open("rb") as stream:
+            while chunk := stream.read(2**20):
+                digest.update(chunk)
     return digest.hexdigest()
 
 
@@ -360,6 +373,11 @@ def as_batch(prior: Prior, x: ArrayLike) -> tuple[Array, bool]:
 
 def _check_shape(prior: Prior, shape: tuple[int, ...], name: str) -> None:
     multiple, channels = prior.multiple, prior.config.channels
+    if (size := prior.image_size) is not None and (len(shape) != 4 or shape[1:] != (size, size, channels)):
+        raise ValueError(
+            f"{name} must be ({size}, {size}, {channels}) or (B, {size}, {size}, {channels}), the only size of this "
+            f"prior, got {shape if len(shape) != 4 else shape[shape[0] == 1 :]}"
+        )
     if len(shape) != 4 or shape[3] != channels or 0 in shape or shape[1] % multiple or shape[2] % multiple:
         raise ValueError(
             f"{name} must be (H, W, {channels}) or (B, H, W, {channels}) with H and W multiples of {multiple} "

@@ -1,4 +1,4 @@
-import json
+import functools
 from pathlib import Path
 
 import jax
@@ -6,19 +6,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from conversion.patch_vdvae import config_from_official, params_from_state_dict
+from conversion.convert import read, to_prior
 from hvae_jax.models.patch_vdvae import PatchVDVAE, PatchVDVAEConfig, Resolution
 from hvae_jax.prior import Metadata, Prior
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
-def official_prior(dtype) -> Prior:
-    """The tiny PatchVDVAE of the golden arrays (10 levels, multiple of 64)."""
-    config = config_from_official(json.loads((GOLDEN / "tiny_patchvdvae.json").read_text()))
-    with np.load(GOLDEN / "tiny_patchvdvae_weights.npz") as state:
-        params = params_from_state_dict(config, dict(state))
-    return Prior(jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params), PatchVDVAE(config))
+OFFICIAL = {"patch_vdvae": ("tiny_patchvdvae.pth", None), "vdvae": ("tiny_vdvae.th", str(GOLDEN / "tiny_vdvae.json"))}
+"""The tiny official checkpoints: file, and preset of the converter."""
+
+
+@functools.cache
+def official_prior(dtype, family: str = "patch_vdvae") -> Prior:
+    """The tiny PatchVDVAE (10 levels, multiple of 64) or VDVAE (16 levels, 32x32) of the golden arrays."""
+    file, preset = OFFICIAL[family]
+    prior = to_prior(read(GOLDEN / file, preset))
+    return Prior(jax.tree.map(lambda leaf: leaf.astype(dtype), prior.params), prior.model)
 
 
 def tiny_config(levels: int = 2, **changes) -> PatchVDVAEConfig:
@@ -68,11 +72,6 @@ def noisy_images() -> np.ndarray:
     rng = np.random.default_rng(0)
     ramp = np.linspace(0.2, 0.8, 16)[None, None, :, None] * np.array([1, 0.8, 0.6])
     return (ramp + 0.05 * rng.standard_normal((3, 8, 16, 3))).astype(np.float32)
-
-
-def strided(x, like):
-    """The part of an array that its golden counterpart keeps: large arrays are stored with steps (see golden/)."""
-    return x[:, 1::4, 2::4] if x.shape != like.shape else x
 
 
 def relative_error(ours, reference) -> float:

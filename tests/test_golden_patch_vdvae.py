@@ -1,22 +1,16 @@
 """Parity with the official PyTorch code; see golden/README.md for what the arrays are."""
 
-import itertools
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hvae_jax import gaussian
-from hvae_jax.gaussian import Gaussian
 from hvae_jax.likelihood import GaussianDecoder
 from hvae_jax.models import hierarchy
-from hvae_jax.models.hierarchy import LevelOutputs, Pass, PriorFrom
+from hvae_jax.models.hierarchy import Pass, PriorFrom
 from hvae_jax.prior import encode
-from tests.conftest import GOLDEN, official_prior, relative_error, strided
-
-BARS = {"float32": 1e-4, "float64": 1e-9}
+from tests.conftest import GOLDEN, official_prior
+from tests.golden_arrays import BARS, bottom_up, close, draws, gaussians, levels, log_densities, run
 
 
 @pytest.fixture(scope="module")
@@ -32,48 +26,6 @@ def setting(request):
         yield official_prior(request.param), BARS[request.param], request.param
 
 
-def levels(per_resolution) -> list:
-    """Arrays per resolution (B, n, ...) as one per level (B, ...)."""
-    return [array[:, i] for array in per_resolution for i in range(array.shape[1])]
-
-
-def draws(golden, section, prior):
-    """The given standard normal draws, per resolution; zeros where a section has none."""
-    first = prior.config.first_levels
-    names = [f"eps_{i:02d}" for i in range(prior.levels)]
-    eps = [golden.get(f"{section}/{name}", np.zeros_like(golden[f"encode/{name}"])) for name in names]
-    return [jnp.asarray(np.stack(eps[a:b], axis=1)) for a, b in itertools.pairwise(first)]
-
-
-def run(prior, x, rule, temperature, noise=None):
-    tau = jnp.broadcast_to(jnp.asarray(temperature, x.dtype), (1, prior.levels))
-    return compiled_pass(prior, x, tau, noise, rule)
-
-
-@partial(jax.jit, static_argnames="rule")
-def compiled_pass(prior, x, tau, noise, rule):
-    settings = Pass(rule, tau, jnp.ones((1,), x.dtype), noise=noise, collect=frozenset(LevelOutputs._fields))
-    return prior.model.apply({"params": prior.params}, x, settings)
-
-
-@jax.jit
-def skips(prior, x):
-    return prior.model.apply({"params": prior.params}, x, method="bottom_up")
-
-
-@jax.jit
-def log_densities(zs, priors, deviation_scale):
-    """log p(z_l) of the first image under the priors with their deviations scaled."""
-    pairs = zip(zs, priors, deviation_scale, strict=True)
-    return jnp.stack([gaussian.log_density(z, Gaussian(p.mean, p.std * t))[0] for z, p, t in pairs])
-
-
-def close(ours, reference, bar):
-    ours = np.asarray(ours)  # compares many shapes: numpy has nothing to compile
-    assert ours.dtype == np.float32 or bar < 1e-8, "float64 was asked for"
-    assert relative_error(strided(ours, reference), reference) <= bar
-
-
 @pytest.mark.parametrize(
     ("size", "schedule"),
     [("s64x64", "const"), ("s64x64", "lin"), pytest.param("s64x128", "const", marks=pytest.mark.slow)],
@@ -83,7 +35,7 @@ def test_algorithm_1(golden, setting, size, schedule):
     x = jnp.asarray(golden[f"{size}/x"], dtype)
     tau = golden[f"T_{schedule}"]
     where = f"{size}/{schedule}"
-    for i, skip in enumerate(skips(prior, x)):
+    for i, skip in enumerate(bottom_up(prior, x)):
         close(skip, golden[f"{size}/skip_{i}"], bar)
 
     decoder, result = run(prior, x, hierarchy.tempered_map, tau)
@@ -100,7 +52,7 @@ def test_algorithm_1(golden, setting, size, schedule):
     close(jnp.concatenate(decoder, axis=-1), golden[f"{where}/dec_mean_std"], bar)
 
     # The official code reports log p(z_l) under a deviation divided by τ.
-    priors = [Gaussian(m, sd) for m, sd in zip(statistics["pm"], statistics["ps"], strict=True)]
+    priors = gaussians(result.prior)
     log_prior = log_densities(statistics["z"], priors, list(1 / tau))
     for name in ("logpz", "lr_logpz", "ev_none_logpzl", "ev_std10_logpzl"):
         close(log_prior, golden[f"{where}/{name}"], bar)
@@ -145,7 +97,7 @@ def test_levels_from_the_prior(golden, setting):
     decoder, result = run(prior, x, rule, 0.8, draws(golden, "prior_after4", prior))
     close(prior.model.to_image(decoder).mean, golden["prior_after4/lr_mu"], bar)
     # The official code tempers log p(z_l) of the encoded levels alone.
-    priors = [Gaussian(*p) for p in zip(*map(levels, zip(*result.prior, strict=True)), strict=True)]
+    priors = gaussians(result.prior)
     log_prior = log_densities(levels(result.latents), priors, [1 / 0.8 if i < 4 else 1.0 for i in range(prior.levels)])
     close(log_prior, golden["prior_after4/lr_logpz"], bar)
     close(-log_prior.sum(keepdims=True), golden["prior_after4/lr_gx"], bar)

@@ -27,13 +27,9 @@ from tests.conftest import GOLDEN, official_prior, relative_error
 
 @pytest.fixture(scope="module")
 def golden():
-    with np.load(GOLDEN / "solve_tiny_patchvdvae.npz") as arrays:
-        return dict(arrays)
-
-
-@pytest.fixture(scope="module")
-def official():
-    return official_prior("float32")
+    """The official solver's runs, by family."""
+    files = {"patch_vdvae": "solve_tiny_patchvdvae.npz", "vdvae": "solve_tiny_vdvae.npz"}
+    return {family: dict(np.load(GOLDEN / file)) for family, file in files.items()}
 
 
 @partial(jax.jit, static_argnames="steps")
@@ -62,22 +58,27 @@ def iterate(prior, operator, y, noise_std, config, x0, mean0, steps):
     return states
 
 
+def by_default(family, *cases):
+    return [(family, case) for case in cases]
+
+
+def slow(family, *cases):
+    return [pytest.param(family, case, marks=pytest.mark.slow) for case in cases]
+
+
 CASES = [
-    "deblur_const_20",
-    "sr_const_20",
-    "inp_const_20",
-    "deblur_betaramp",
-    pytest.param("deblur_lin_5", marks=pytest.mark.slow),
-    pytest.param("deblur_const_20_exactprox", marks=pytest.mark.slow),
-    pytest.param("sr_const_20_exactprox", marks=pytest.mark.slow),
-    pytest.param("deblur_stop_residual", marks=pytest.mark.slow),
+    *by_default("patch_vdvae", "deblur_const_20", "sr_const_20", "inp_const_20", "deblur_betaramp"),
+    *slow("patch_vdvae", "deblur_lin_5", "deblur_const_20_exactprox", "sr_const_20_exactprox", "deblur_stop_residual"),
+    *by_default("vdvae", "deblur_const_20"),
+    *slow("vdvae", "sr_const_20", "inp_const_20", "deblur_betaramp", "deblur_lin_5", "deblur_const_20_exactprox"),
+    *slow("vdvae", "sr_const_20_exactprox", "deblur_stop_residual"),
 ]
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_official_iterates(golden, official, case):
+@pytest.mark.parametrize(("family", "case"), CASES)
+def test_official_iterates(golden, family, case):
     def of(name):
-        return golden[f"{case}/{name}"]
+        return golden[family][f"{case}/{name}"]
 
     if case.startswith("deblur"):
         operator = operators.Blur(of("kernel"))
@@ -102,7 +103,7 @@ def test_official_iterates(golden, official, case):
     )
     steps = tuple(int(k) for k in of("iterations"))
     states = iterate(
-        official,
+        official_prior("float32", family),
         operator,
         jnp.asarray(of("y")),
         jnp.full((1,), of("noise_std"), jnp.float32),

@@ -15,7 +15,6 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from conversion.patch_vdvae import config_from_official, params_from_state_dict
 from hvae_jax import Prior, load_prior
 from hvae_jax.gaussian import Gaussian, kl_divergence
 from hvae_jax.likelihood import GaussianDecoder
@@ -113,8 +112,8 @@ def take(source, count, start=0):
 @pytest.mark.parametrize(("dtype", "bar"), [("float32", 1e-4), ("float64", 1e-9)])
 def test_terms_are_those_of_the_official_code(dtype, bar):
     golden = dict(np.load(GOLDEN / "tiny_patchvdvae_elbo.npz"))
-    config = config_from_official(json.loads((GOLDEN / "tiny_patchvdvae.json").read_text()))
-    params = params_from_state_dict(config, dict(np.load(GOLDEN / "tiny_patchvdvae_weights.npz")))
+    prior = official_prior("float32")
+    config, params = prior.config, prior.params
 
     def close(actual, name):
         expected = golden[name]

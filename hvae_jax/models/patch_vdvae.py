@@ -23,7 +23,7 @@ from hvae_jax.models.blocks import (
     smooth_softplus,
     space_to_depth,
 )
-from hvae_jax.models.hierarchy import LatentBlock, Pass, TopDown
+from hvae_jax.models.hierarchy import HierarchyConfig, LatentBlock, Pass, TopDown
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Resolution:
 
 
 @dataclass(frozen=True)
-class PatchVDVAEConfig:
+class PatchVDVAEConfig(HierarchyConfig):
     """Architecture of a PatchVDVAE.
 
     Attributes:
@@ -101,20 +101,9 @@ class PatchVDVAEConfig:
             raise ValueError(f"expected an activation of {sorted(ACTIVATIONS)}, got {self.activation!r}")
 
     @property
-    def levels(self) -> int:
-        """Number of latent groups L."""
-        return sum(r.levels for r in self.resolutions)
-
-    @property
     def multiple(self) -> int:
         """Total stride: the sides of images are multiples of it."""
         return self.space_to_depth * math.prod(r.stride for r in self.resolutions)
-
-    @property
-    def first_levels(self) -> tuple[int, ...]:
-        """The first level of each resolution, then L."""
-        counts = [r.levels for r in self.resolutions]
-        return tuple(sum(counts[:i]) for i in range(len(counts) + 1))
 
     @classmethod
     def from_dict(cls, config: dict[str, Any]) -> "PatchVDVAEConfig":
@@ -136,7 +125,7 @@ def _official(deterministic: int) -> PatchVDVAEConfig:
     }
     coarse: dict[str, Any] = {"encoder_width": 256, "encoder_bottleneck": 64, **common}
     # Widths that keep the parameters of a deterministic block nearest to those of a stochastic one.
-    at_1x1, at_3x3 = {"deterministic_bottleneck": 96}, {"deterministic_bottleneck": 79}
+    at_1x1, at_3x3 = ({"deterministic_bottleneck": width if deterministic else 0} for width in (96, 79))
     return PatchVDVAEConfig(
         resolutions=(
             Resolution(stride=1, kernel_size=1, posterior_bottleneck=40, **at_1x1, **coarse),

@@ -12,6 +12,7 @@ operation is the data step. A solver is `init`, `step` and `terminate`; `restore
 
 import dataclasses
 import enum
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -128,46 +129,42 @@ class RestoreConfig:
         return dataclasses.replace(self, **changes)
 
 
-_FACE_LEVELS = 66
+def _official(noise_std: float, temperature: float | list[float], **changes: Any) -> dict[str, Any]:
+    """A row of settings as the official configuration files have them."""
+    return {
+        "noise_std": noise_std,
+        "temperature": temperature,
+        "decoder_std": 10.0,
+        "max_iterations": 50,
+        "stop": "plateau",
+        "tolerance": 1e-3,
+        "patience": 50,
+        "returns": "mean",
+        **changes,
+    }
+
+
 EXPERIMENTS: dict[str, dict[str, Any]] = {
-    "bsd-deblurring-2.55": {"temperature": 0.95, "decoder_std": 10 / 255, "max_iterations": 50, "tolerance": 1e-3},
-    "bsd-deblurring-7.65": {"temperature": 0.8, "decoder_std": 10 / 255, "max_iterations": 50, "tolerance": 1e-3},
-    "bsd-deblurring-12.75": {"temperature": 0.6, "decoder_std": 10 / 255, "max_iterations": 50, "tolerance": 1e-3},
-    "bsd-inpainting": {
-        "temperature": 0.6,
-        "decoder_std": 10 / 255,
-        "max_iterations": 200,
-        "tolerance": 1e-5,
-    },
-    "face-deblurring": {
-        "temperature": np.linspace(0.99, 0.8, _FACE_LEVELS),
-        "decoder_std": 5 / 255,
-        "max_iterations": 50,
-        "tolerance": 1e-3,
-        "patience": 10,
-    },
-    "face-super-resolution": {
-        "temperature": np.linspace(0.8, 0.5, _FACE_LEVELS),
-        "decoder_std": 5 / 255,
-        "max_iterations": 50,
-        "tolerance": 1e-3,
-        "patience": 10,
-    },
-    "face-inpainting": {
-        "temperature": 0.5,
-        "decoder_std": 10 / 255,
-        "max_iterations": 100,
-        "tolerance": 1e-5,
-    },
+    "bsd-deblurring-2.55": _official(2.55, 0.95),
+    "bsd-deblurring-7.65": _official(7.65, 0.8),
+    "bsd-deblurring-12.75": _official(12.75, 0.6),
+    "bsd-inpainting": _official(3.0, 0.6, max_iterations=200, tolerance=1e-5),
+    "face-deblurring": _official(8.0, [0.99, 0.8], decoder_std=5.0, patience=10),
+    "face-super-resolution": _official(3.0, [0.8, 0.5], decoder_std=5.0, patience=10),
+    "face-inpainting": _official(3.0, 0.5, max_iterations=100, tolerance=1e-5),
 }
-"""The paper's experiments: noise levels in grey levels of 255 behind the BSD deblurring's name."""
+"""The paper's experiments as rows of a `prior.json`'s settings, deviations in grey levels of 255 there and here.
+
+A pair of temperatures is the coarsest and the finest level's.
+"""
 
 
-def paper_config(experiment: str) -> RestoreConfig:
+def paper_config(experiment: str, levels: int = 66) -> RestoreConfig:
     """The settings of one of the paper's experiments, with the values of the official configuration files.
 
     Args:
         experiment: a key of `EXPERIMENTS`.
+        levels: of the prior, over which the temperature of some experiments with faces changes.
 
     Returns:
         The settings: the official plateau rule and returned iterate, the better data step and start.
@@ -177,11 +174,12 @@ def paper_config(experiment: str) -> RestoreConfig:
 
     Source:
         Section 6 and the official conf/exp/*.yaml; the BSD inpainting has no such file: its γ is taken to be that
-        of the face inpainting. The face settings are for a model of 66 levels.
+        of the face inpainting.
     """
     if experiment not in EXPERIMENTS:
         raise ValueError(f"expected an experiment of {sorted(EXPERIMENTS)}, got {experiment!r}")
-    return RestoreConfig(stop="plateau", returns="mean", **EXPERIMENTS[experiment])
+    row = EXPERIMENTS[experiment]
+    return _from_rows([row], row["noise_std"] / 255, levels)
 
 
 def recommended_config(prior: Prior, noise_std: ArrayLike, operator: Operator) -> RestoreConfig:
@@ -206,20 +204,27 @@ def recommended_config(prior: Prior, noise_std: ArrayLike, operator: Operator) -
     tables = prior.info.get("settings")
     if not tables:
         raise ValueError("this prior recommends no settings in its prior.json; pass a RestoreConfig")
-    rows = tables.get(type(operator).__name__, tables["default"])
-    levels = np.array([row["noise_std"] for row in rows])  # grey levels of 255, as all deviations in the table
+    return _from_rows(tables.get(type(operator).__name__, tables["default"]), noise_std, prior.levels)
+
+
+_STATIC = ("max_iterations", "initial", "stop", "tolerance", "patience")
+
+
+def _from_rows(rows: Sequence[Mapping[str, Any]], noise_std: ArrayLike, levels: int) -> RestoreConfig:
+    """The settings of a table for a noise level, or one per image."""
+    sigmas = np.array([row["noise_std"] for row in rows])  # grey levels of 255, as all deviations in the table
     sigma = 255 * np.asarray(noise_std, np.float64)
-    nearest = [rows[i] for i in np.argmin(abs(levels - sigma.reshape(-1, 1)), axis=1)]
+    nearest = [rows[i] for i in np.argmin(abs(sigmas - sigma.reshape(-1, 1)), axis=1)]
     row = nearest[0]
-    for name in ("max_iterations", "initial"):
+    for name in _STATIC:
         if len({other.get(name) for other in nearest}) > 1:
             raise ValueError(f"the noise levels of this batch need settings that differ in {name}; restore them apart")
 
     def number(name: str) -> np.ndarray:
-        return np.interp(sigma, levels, [r[name] for r in rows])
+        return np.interp(sigma, sigmas, [r[name] for r in rows])
 
-    common: dict[str, Any] = {"temperature": _as_tau(number("temperature")), "tolerance": 0.0}
-    common |= {name: row[name] for name in ("max_iterations", "initial") if name in row}
+    common: dict[str, Any] = {"temperature": _temperature(rows, sigmas, sigma, levels), "tolerance": 0.0}
+    common |= {name: row[name] for name in _STATIC if name in row}
     common["returns"] = tuple(other["returns"] for other in nearest) if sigma.size > 1 else row["returns"]
     if "anneal_from" not in row:
         return RestoreConfig(decoder_std=number("decoder_std") / 255, **common)
@@ -229,9 +234,13 @@ def recommended_config(prior: Prior, noise_std: ArrayLike, operator: Operator) -
     return RestoreConfig(decoder_std=ratio * level, noise_level=level, **common)
 
 
-def _as_tau(temperature: np.ndarray) -> np.ndarray:
-    """A number stays, one per image becomes (B, 1)."""
-    return temperature[:, None] if temperature.ndim else temperature
+def _temperature(rows: Sequence[Mapping[str, Any]], sigmas: np.ndarray, sigma: np.ndarray, levels: int) -> ArrayLike:
+    """τ: a number, or one per image (B, 1); (L,) or (B, L) where a row has it change over the levels."""
+    ends = np.array([np.broadcast_to(row["temperature"], 2) for row in rows])
+    coarsest, finest = (np.interp(sigma, sigmas, ends[:, i])[..., None] for i in (0, 1))
+    if (ends[:, 0] == ends[:, 1]).all():
+        return coarsest if sigma.ndim else coarsest[0]
+    return coarsest + (finest - coarsest) * np.linspace(0, 1, levels)
 
 
 class History(NamedTuple):

@@ -1,0 +1,260 @@
+"""From a checkpoint file to a prior: what is in it, which architecture it is of, and the prior's directory."""
+
+import dataclasses
+import datetime
+import functools
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+
+from conversion import patch_vdvae, torch_file, vdvae
+from conversion.mapping import Rule, assemble, expand, mismatches
+from conversion.torch_file import CheckpointError, Tensor
+from hvae_jax.models.patch_vdvae import PRESETS as PATCH_VDVAE_PRESETS
+from hvae_jax.models.vdvae import PRESETS as VDVAE_PRESETS
+from hvae_jax.prior import FAMILIES, Metadata, Prior
+from hvae_jax.restoration import EXPERIMENTS
+
+Weights = Literal["ema", "raw"]
+"""Averaged over the training, or as it ended."""
+
+WEIGHTS: dict[Weights, str] = {"ema": "ema_model_state_dict", "raw": "model_state_dict"}
+"""Where PatchVDVAE's training checkpoints hold each."""
+
+
+class Family(NamedTuple):
+    """What the converter knows of a model family.
+
+    Attributes:
+        prefix: what the names of its tensors, and of no other family's, begin with.
+        presets: its known architectures.
+        rules: where the tensors go.
+        experiments: task to the paper's experiments whose settings its priors get; "default" for other tasks.
+    """
+
+    prefix: str
+    presets: Mapping[str, Any]
+    rules: Callable[[Any], Iterator[Rule]]
+    experiments: Mapping[str, tuple[str, ...]]
+
+
+NATURAL_DEBLURRING = ("bsd-deblurring-2.55", "bsd-deblurring-7.65", "bsd-deblurring-12.75")
+KNOWN = {
+    "vdvae": Family(
+        prefix="decoder.dec_blocks.",
+        presets=VDVAE_PRESETS,
+        rules=vdvae.rules,
+        experiments={
+            "default": ("face-deblurring",),
+            "SuperResolution": ("face-super-resolution",),
+            "Inpainting": ("face-inpainting",),
+        },
+    ),
+    "patch_vdvae": Family(
+        prefix="top_down.levels_down_upsample.",
+        presets=PATCH_VDVAE_PRESETS,
+        rules=patch_vdvae.rules,
+        experiments={"default": NATURAL_DEBLURRING, "Inpainting": ("bsd-inpainting",)},
+    ),
+}
+"""Families by their names in `prior.json`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds.
+
+    Attributes:
+        path: the file.
+        weights: which weights were taken, or None where the file holds one set.
+        state: names to tensors, without the prefix of distributed training.
+        family: the model family.
+        preset: the preset it was compared with, None if there is none of its kind.
+        config: the architecture.
+        differences: from the preset.
+        mismatches: of the tensors from the architecture; only without any it can be converted.
+    """
+
+    path: Path
+    weights: Weights | None
+    state: Mapping[str, Tensor]
+    family: str
+    preset: str | None
+    config: Any
+    differences: tuple[str, ...]
+    mismatches: tuple[str, ...]
+
+
+def read(path: str | Path, preset: str | None = None, weights: Weights | None = None) -> Checkpoint:
+    """Read what a checkpoint holds, without its numbers.
+
+    Args:
+        path: a file of `torch.save`, of OpenAI's VDVAE or of PatchVDVAE; untrusted.
+        preset: the architecture it is expected to be of: a name in the family's `PRESETS`, or for VDVAE a JSON file
+            of OpenAI's hyperparameters (see `vdvae.parse`). By default it is found out.
+        weights: for a file that holds both; "ema" by default.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        CheckpointError: the file is no checkpoint of these.
+        ValueError: the preset is unknown, or needed and not given.
+    """
+    path = Path(path)
+    content = torch_file.load(path)
+    state, taken = _select(path, content, weights)
+    shapes = {name: tensor.shape for name, tensor in state.items()}
+    family = next((name for name, f in KNOWN.items() if any(n.startswith(f.prefix) for n in shapes)), None)
+    if family is None:
+        raise CheckpointError(
+            f"{path} holds no VDVAE and no PatchVDVAE: expected tensors named "
+            f"{' or '.join(f.prefix + '...' for f in KNOWN.values())}, got {_some(state)}"
+        )
+    try:
+        chosen, config, differences = _architecture(family, state, preset)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    targets = expand(KNOWN[family].rules(config))
+    return Checkpoint(
+        path=path,
+        weights=taken,
+        state=state,
+        family=family,
+        preset=chosen,
+        config=config,
+        differences=tuple(differences),
+        mismatches=tuple(mismatches(shapes, targets, _template(family, config))),
+    )
+
+
+def to_prior(checkpoint: Checkpoint) -> Prior:
+    """Read the numbers of a checkpoint.
+
+    Args:
+        checkpoint: what `read` found.
+
+    Returns:
+        The prior, with its provenance and the paper's settings for its kind; `Prior.save` writes it.
+
+    Raises:
+        ValueError: the tensors do not fit the architecture, or are not finite; all of them are listed.
+    """
+    path, family = checkpoint.path, KNOWN[checkpoint.family]
+    targets = expand(family.rules(checkpoint.config))
+    try:
+        params = assemble(checkpoint.state, targets, _template(checkpoint.family, checkpoint.config))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    metadata = Metadata.of(
+        name=f"{checkpoint.family.replace('_', '-')}-{checkpoint.preset or path.stem}",
+        data_licence="that of the checkpoint's publisher; the conversion adds nothing to it",
+        provenance={
+            "source": path.name,
+            "bytes": path.stat().st_size,
+            "sha256": digest,
+            "family": checkpoint.family,
+            "preset": checkpoint.preset,
+            "differences_from_preset": list(checkpoint.differences),
+            "weights": checkpoint.weights,
+            "converter": f"hvae_jax {importlib.metadata.version('hvae_jax')}",
+            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        },
+        settings={task: [EXPERIMENTS[name] for name in rows] for task, rows in family.experiments.items()},
+    )
+    return Prior(params, FAMILIES[checkpoint.family][0](checkpoint.config), metadata)
+
+
+def _select(path: Path, content: Any, weights: Weights | None) -> tuple[Mapping[str, Tensor], Weights | None]:
+    """The state dict in a file: all of it, or one of a training checkpoint's."""
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds no state dict: expected a dict of tensors, got {type(content).__name__}")
+    taken = None
+    if any(key in content for key in WEIGHTS.values()):
+        taken = weights or "ema"
+        if (key := WEIGHTS[taken]) not in content:
+            other = "raw" if taken == "ema" else "ema"
+            raise CheckpointError(f"{path} holds no {taken} weights (no {key}); give --weights {other}")
+        content = content[key]
+    if not isinstance(content, dict) or not content or any(not isinstance(v, Tensor) for v in content.values()):
+        kinds = content if isinstance(content, dict) else {type(content).__name__: None}
+        raise CheckpointError(
+            f"{path} holds no state dict: expected named tensors, or a training checkpoint with "
+            f"{' or '.join(WEIGHTS.values())}, got {_some(kinds)}"
+        )
+    if all(str(name).startswith("module.") for name in content):  # saved under distributed data parallel
+        content = {name.removeprefix("module."): tensor for name, tensor in content.items()}
+    return {str(name): tensor for name, tensor in content.items()}, taken
+
+
+def _architecture(family: str, state: Mapping[str, Tensor], preset: str | None) -> tuple[str | None, Any, list[str]]:
+    """The preset, the architecture that the file tells, and how they differ."""
+    shapes = {name: tensor.shape for name, tensor in state.items()}
+    presets = KNOWN[family].presets
+    from_file = family == "vdvae" and preset is not None and preset.endswith(".json")
+    if preset is not None and preset not in presets and not from_file:
+        choices = f"{sorted(presets)}{' or a .json file of hyperparameters' if family == 'vdvae' else ''}"
+        raise ValueError(f"expected a preset of {family}, {choices}, got {preset!r}")
+    if family == "patch_vdvae":
+        config: Any = patch_vdvae.infer(shapes)
+        chosen = preset or next((name for name, known in presets.items() if known == config), None)
+        return chosen, config, [] if chosen is None else _differences(presets[chosen], config)
+    if from_file:
+        assert preset is not None
+        expected = vdvae.parse(_read_json(Path(preset)))
+        chosen = Path(preset).stem
+    else:
+        chosen = preset or vdvae.detect(shapes)
+        if chosen is None:
+            raise ValueError(
+                f"this VDVAE has {vdvae.levels_in(shapes)} levels, as none of the presets "
+                f"{ {name: known.levels for name, known in presets.items()} }; give its hyperparameters as --preset "
+                "FILE.json (width, enc_blocks, dec_blocks and the others in OpenAI's words)"
+            )
+        expected = presets[chosen]
+    config = vdvae.infer(shapes, expected)
+    return chosen, config, _differences(expected, config)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text())
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not a JSON file: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"expected a JSON object in {path}, got {type(values).__name__}")
+    return values
+
+
+def _differences(expected: Any, found: Any, where: str = "") -> list[str]:
+    """The fields in which two configurations differ, in words."""
+    if dataclasses.is_dataclass(expected):
+        return [
+            line
+            for field in dataclasses.fields(expected)
+            for line in _differences(getattr(expected, field.name), getattr(found, field.name), f"{where} {field.name}")
+        ]
+    if isinstance(expected, tuple) and isinstance(found, tuple) and len(expected) == len(found):
+        pairs = enumerate(zip(expected, found, strict=True))
+        return [line for i, (a, b) in pairs for line in _differences(a, b, f"{where}[{i}]")]
+    return [] if expected == found else [f"{where.strip()}: {found} in the file, {expected} in the preset"]
+
+
+@functools.cache
+def _template(family: str, config: Any) -> Any:
+    """Shapes of a model's parameters."""
+    return jax.eval_shape(FAMILIES[family][0](config).initialize, jax.random.key(0))
+
+
+def _some(names: Mapping) -> str:
+    shown = ", ".join(str(name)[:60] for name in list(names)[:4])
+    return f"{shown}{' ...' if len(names) > 4 else ''}" if names else "none"

@@ -1,0 +1,67 @@
+"""What the parity tests of both families share; see golden/README.md for what the arrays are."""
+
+import itertools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hvae_jax import gaussian
+from hvae_jax.gaussian import Gaussian
+from hvae_jax.models.hierarchy import LevelOutputs, Pass
+from tests.conftest import relative_error
+
+BARS = {"float32": 1e-4, "float64": 1e-9}
+
+
+def strided(x, like):
+    """The part of an array that its golden counterpart keeps: large arrays are stored with steps (see golden/)."""
+    return x[:, 1::4, 2::4] if x.shape != like.shape else x
+
+
+def close(ours, reference, bar):
+    ours = np.asarray(ours)  # compares many shapes: numpy has nothing to compile
+    assert ours.dtype == np.float32 or bar < 1e-8, "float64 was asked for"
+    assert relative_error(strided(ours, reference), reference) <= bar
+
+
+def levels(per_resolution) -> list:
+    """Arrays per resolution (B, n, ...) as one per level (B, ...)."""
+    return [array[:, i] for array in per_resolution for i in range(array.shape[1])]
+
+
+def gaussians(per_resolution) -> list[Gaussian]:
+    """Gaussians per resolution as one per level."""
+    return [Gaussian(*p) for p in zip(*map(levels, zip(*per_resolution, strict=True)), strict=True)]
+
+
+def draws(golden, section, prior):
+    """The given standard normal draws, per resolution; zeros where a section has none."""
+    first = prior.config.first_levels
+    names = [f"eps_{i:02d}" for i in range(prior.levels)]
+    eps = [golden.get(f"{section}/{name}", np.zeros_like(golden[f"encode/{name}"])) for name in names]
+    return [jnp.asarray(np.stack(eps[a:b], axis=1)) for a, b in itertools.pairwise(first)]
+
+
+def run(prior, x, rule, temperature, noise=None):
+    tau = jnp.broadcast_to(jnp.asarray(temperature, x.dtype), (1, prior.levels))
+    return compiled_pass(prior, x, tau, noise, rule)
+
+
+@partial(jax.jit, static_argnames="rule")
+def compiled_pass(prior, x, tau, noise, rule):
+    settings = Pass(rule, tau, jnp.ones((1,), x.dtype), noise=noise, collect=frozenset(LevelOutputs._fields))
+    return prior.model.apply({"params": prior.params}, x, settings)
+
+
+@jax.jit
+def bottom_up(prior, x):
+    return prior.model.apply({"params": prior.params}, x, method="bottom_up")
+
+
+@jax.jit
+def log_densities(zs, priors, deviation_scale):
+    """log p(z_l) of the first image under the priors with their deviations scaled."""
+    pairs = zip(zs, priors, deviation_scale, strict=True)
+    return jnp.stack([gaussian.log_density(z, Gaussian(p.mean, p.std * t))[0] for z, p, t in pairs])
