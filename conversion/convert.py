@@ -75,9 +75,9 @@ class Checkpoint:
         state: names to tensors, without the prefix of distributed training.
         family: the model family.
         preset: the preset it was compared with, None if there is none of its kind.
-        config: the architecture.
+        config: the architecture, None if it is not known.
         differences: from the preset.
-        mismatches: of the tensors from the architecture; only without any it can be converted.
+        mismatches: why the tensors do not fit; only without any the file can be converted.
     """
 
     path: Path
@@ -116,21 +116,15 @@ def read(path: str | Path, preset: str | None = None, weights: Weights | None = 
             f"{path} holds no VDVAE and no PatchVDVAE: expected tensors named "
             f"{' or '.join(f.prefix + '...' for f in KNOWN.values())}, got {_some(state)}"
         )
+    found: dict[str, Any] = {"path": path, "weights": taken, "state": state, "family": family}
     try:
         chosen, config, differences = _architecture(family, state, preset)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    targets = expand(KNOWN[family].rules(config))
-    return Checkpoint(
-        path=path,
-        weights=taken,
-        state=state,
-        family=family,
-        preset=chosen,
-        config=config,
-        differences=tuple(differences),
-        mismatches=tuple(mismatches(shapes, targets, _template(family, config))),
-    )
+        if preset is not None:
+            raise
+        return Checkpoint(**found, preset=None, config=None, differences=(), mismatches=(str(error),))
+    problems = _mismatches(family, state, config)
+    return Checkpoint(**found, preset=chosen, config=config, differences=tuple(differences), mismatches=tuple(problems))
 
 
 def to_prior(checkpoint: Checkpoint) -> Prior:
@@ -146,15 +140,18 @@ def to_prior(checkpoint: Checkpoint) -> Prior:
         ValueError: the tensors do not fit the architecture, or are not finite; all of them are listed.
     """
     path, family = checkpoint.path, KNOWN[checkpoint.family]
+    if checkpoint.config is None:
+        raise ValueError(f"{path}: {checkpoint.mismatches[0]}")
     targets = expand(family.rules(checkpoint.config))
     try:
         params = assemble(checkpoint.state, targets, _template(checkpoint.family, checkpoint.config))
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{path} {error}") from None
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
+    kind = checkpoint.preset or path.stem
     metadata = Metadata.of(
-        name=f"{checkpoint.family.replace('_', '-')}-{checkpoint.preset or path.stem}",
+        name=f"{checkpoint.family.replace('_', '-')}-{path.stem if checkpoint.differences else kind}",
         data_licence="that of the checkpoint's publisher; the conversion adds nothing to it",
         provenance={
             "source": path.name,
@@ -223,6 +220,12 @@ def _architecture(family: str, state: Mapping[str, Tensor], preset: str | None) 
     return chosen, config, _differences(expected, config)
 
 
+def _mismatches(family: str, state: Mapping[str, Tensor], config: Any) -> list[str]:
+    """What keeps the tensors from filling a model of this architecture exactly."""
+    shapes = {name: tensor.shape for name, tensor in state.items()}
+    return mismatches(shapes, expand(KNOWN[family].rules(config)), _template(family, config))
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text())
@@ -246,6 +249,8 @@ def _differences(expected: Any, found: Any, where: str = "") -> list[str]:
     if isinstance(expected, tuple) and isinstance(found, tuple) and len(expected) == len(found):
         pairs = enumerate(zip(expected, found, strict=True))
         return [line for i, (a, b) in pairs for line in _differences(a, b, f"{where}[{i}]")]
+    if isinstance(expected, tuple) and isinstance(found, tuple):
+        return [f"{where.strip()}: {len(found)} in the file, {len(expected)} in the preset"]
     return [] if expected == found else [f"{where.strip()}: {found} in the file, {expected} in the preset"]
 
 

@@ -133,7 +133,7 @@ def assemble(state: Mapping[str, ArrayLike], targets: Mapping[str, Target], temp
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}  # type: ignore[union-attr]
     if problems := mismatches(shapes, targets, template):
-        raise ValueError("the file does not fit the model:\n  " + "\n  ".join(problems))
+        raise ValueError("does not fit the model:\n  " + "\n  ".join(problems))
     sources: dict[tuple[str, ...], list[tuple[int | None, str]]] = {}
     for name, (path, layer) in targets.items():
         sources.setdefault(path, []).append((layer, name))
@@ -149,7 +149,7 @@ def assemble(state: Mapping[str, ArrayLike], targets: Mapping[str, Target], temp
             node = node.setdefault(key, {})
         node[path[-1]] = jnp.asarray(leaf)
     if bad:
-        raise ValueError("the file does not hold finite floating-point weights:\n  " + "\n  ".join(bad))
+        raise ValueError("does not hold finite floating-point weights:\n  " + "\n  ".join(bad))
     return tree
 
 

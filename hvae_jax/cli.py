@@ -186,10 +186,20 @@ def restore(
         Boundary,
         typer.Option(
             help="For deblur and sr. natural: the image was cut from a larger scene, as photographs are, and its "
-            "borders are extended. circular: it was blurred as if it repeated itself, as simulated data often is."
+            "borders are extended (for a prior of one size, where there is no room for that, what the kernel brings in "
+            "at the borders is left to the prior). circular: it was blurred as if it repeated itself, as simulated "
+            "data often is."
         ),
     ] = Boundary.NATURAL,
     prior: PriorOption = None,
+    resize: Annotated[
+        bool,
+        typer.Option(
+            "--resize",
+            help="For a prior of one size, such as one of faces: cut the middle square out of the image (its mask and "
+            "reference too) and scale it to fit. Kernel and noise are then those of the scaled image.",
+        ),
+    ] = False,
     reference: Annotated[
         Path | None,
         typer.Option(
@@ -286,15 +296,20 @@ def restore(
         "returns": returns and returns.value,
     }
     changes = {name: value for name, value in changes.items() if value is not None}
+    side = _check_size(model, degradation.factor, resize)
+    if side and degradation.mask is not None:
+        # Observed where all of what was scaled into a pixel was.
+        observed = images.fit_square(degradation.mask.reshape(*degradation.mask.shape[:2], -1), side) > 1 - 1e-4
+        degradation = dataclasses.replace(degradation, mask=observed.astype(np.float32))
     for file, _ in jobs:  # read twice, so that the last file's mistake is known before the first is restored
-        _check(images.read_image(file), file, degradation, boundary, model, sigma, _reference_of(reference, file))
+        _check(_read(file, side), file, degradation, boundary, model, sigma, _reference_of(reference, file), side)
 
     failed = 0
     compiled: set[tuple[int, ...]] = set()
     with _progress() as progress:
         bar = progress.add_task("", total=len(jobs))
         for file, result in jobs:
-            image = images.read_image(file)
+            image = _read(file, side)
             std = _estimate(image, degradation) if sigma is None else sigma
             y, operator, box = _pose(image, degradation, boundary, model)
             config = _configure(model, std, operator, changes)
@@ -319,7 +334,7 @@ def restore(
             images.write_image(result, restored, bit_depth=image.bit_depth, alpha=alpha, overwrite=overwrite)
             how = "converged" if end.status == hj.Status.CONVERGED else "restored"
             noise = f"noise {GREY_LEVELS * std:.2f} of {GREY_LEVELS}{' (estimated)' if sigma is None else ''}"
-            quality = _quality(image.pixels, restored, _reference_of(reference, file))
+            quality = _quality(image.pixels, restored, _reference_of(reference, file), side)
             typer.echo(f"{result}: {how} in {end.iterations} iterations, {seconds:.1f} s; {noise}{quality}")
     return 1 if failed else 0
 
@@ -353,6 +368,7 @@ def _check(
     prior: "Prior",
     noise_std: float | None,
     reference: Path | None,
+    side: int | None,
 ) -> None:
     """Refuse an image that cannot be restored with these options; cheap, unlike `_pose`."""
     height, width, channels = image.pixels.shape
@@ -364,6 +380,18 @@ def _check(
         raise ValueError(f"{file}: expected --noise-std for an image of less than 5x5 pixels, got auto")
     height, width = degradation.factor * height, degradation.factor * width
     degradation.operator(height, width)
+    if (size := prior.image_size) is not None:
+        if (height, width) != (size, size):
+            raise ValueError(
+                f"{file}: expected a result of {size}x{size} pixels, the only size of this prior, "
+                f"got {height}x{width}; --resize cuts and scales the image to fit"
+            )
+        if degradation.task is Task.DEBLUR and boundary is Boundary.NATURAL:
+            reach = max(degradation.point_spread(size, size).shape)
+            if reach > size // 2:
+                raise ValueError(
+                    f"expected a kernel of at most half the image's {size} pixels for --boundary natural, got {reach}"
+                )
     multiple = math.lcm(prior.multiple, degradation.factor)
     blurs = degradation.task in (Task.DEBLUR, Task.SR)
     if blurs and boundary is Boundary.CIRCULAR and (height % multiple or width % multiple):
@@ -372,12 +400,31 @@ def _check(
             f"got {height}x{width}; crop the image or use --boundary natural"
         )
     if reference is not None:
-        shape = images.read_image(reference).pixels.shape
+        shape = _read(reference, side and side * degradation.factor).pixels.shape
         if shape != (height, width, channels) or min(height, width) < 11:
             raise ValueError(
                 f"{reference}: expected a reference of the result's shape {(height, width, channels)}, "
                 f"at least 11x11, got {shape}"
             )
+
+
+def _check_size(prior: "Prior", factor: int, resize: bool) -> int | None:
+    """The side to which `--resize` scales the observations, or None where they stay as they are."""
+    size = prior.image_size
+    if size is None and resize:
+        raise ValueError("expected no --resize, for this prior takes images of any size")
+    if size is not None and size % factor:
+        raise ValueError(f"expected a --factor that divides {size}, the only size of this prior, got {factor}")
+    return size // factor if size is not None and resize else None
+
+
+def _read(path: Path, side: int | None) -> images.Image:
+    """An image file, its middle square scaled to a side if one is given."""
+    image = images.read_image(path)
+    if side is None:
+        return image
+    alpha = None if image.alpha is None else images.fit_square(image.alpha, side)
+    return image._replace(pixels=images.fit_square(image.pixels, side), alpha=alpha)
 
 
 def _pose(
@@ -392,7 +439,7 @@ def _pose(
         if (mask := degradation.mask) is not None:
             mask = mask.reshape(height, width, -1)  # padded like the image
             degradation = dataclasses.replace(degradation, mask=images.pad_to_multiple(mask, prior.multiple)[0])
-    elif boundary is Boundary.CIRCULAR:
+    elif boundary is Boundary.CIRCULAR or (prior.image_size is not None and factor > 1):
         box = (slice(0, height), slice(0, width))
     else:
         # The kernel's reach on each side, in the observation's pixels. Its extension with the kernel of a blur is
@@ -400,7 +447,12 @@ def _pose(
         kernel = degradation.point_spread(factor * height, factor * width)
         margin = math.ceil(max(kernel.shape) / 2 / factor)
         multiple = math.lcm(prior.multiple, factor) // factor
+        if prior.image_size is not None:
+            # No room: replace the margin itself, so that it is what a circular blur gives.
+            y = y[margin:-margin, margin:-margin]
         y, box = images.extend_periodic(y, margin, multiple, kernel if factor == 1 else None)
+        if prior.image_size is not None:
+            box = (slice(0, height), slice(0, width))
     rows, columns = (slice(factor * side.start, factor * side.stop) for side in box)
     return y, degradation.operator(factor * y.shape[0], factor * y.shape[1]), (rows, columns)
 
@@ -447,13 +499,13 @@ def _reference_of(reference: Path | None, file: Path) -> Path | None:
     return reference / file.name if reference is not None and reference.is_dir() else reference
 
 
-def _quality(before: np.ndarray, after: np.ndarray, reference: Path | None) -> str:
+def _quality(before: np.ndarray, after: np.ndarray, reference: Path | None, side: int | None) -> str:
     """PSNR and SSIM in words, of the input too where it has the result's size."""
     from hvae_jax.metrics import psnr, ssim
 
     if reference is None:
         return ""
-    clean = images.read_image(reference).pixels
+    clean = _read(reference, side and len(after)).pixels
     pictures = (before, after) if before.shape == after.shape else (after,)
     decibels = " -> ".join(f"{psnr(picture, clean):.2f}" for picture in pictures)
     similarity = " -> ".join(f"{ssim(picture, clean):.3f}" for picture in pictures)
@@ -529,7 +581,9 @@ def sample(
         Path, typer.Option(metavar="PATH", help="A file for all images side by side, or a folder for a file each.")
     ],
     count: Annotated[int, typer.Option(min=1, help="Number of images.")] = 4,
-    size: Annotated[str, typer.Option(metavar="HxW", help="Height and width in pixels.")] = "128x128",
+    size: Annotated[
+        str | None, typer.Option(metavar="HxW", help="Height and width in pixels (default: 128x128, or the prior's).")
+    ] = None,
     temperature: Annotated[
         str, typer.Option(metavar="T|COARSEST,FINEST", help="As in restore, but it may be above 1.")
     ] = "1",
@@ -538,10 +592,9 @@ def sample(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Draw images from a prior, to see what it knows."""
-    sides = [int(side) if side.isdecimal() else 0 for side in size.lower().split("x")]
-    if len(sides) != 2 or min(sides) < 1:
+    sides = None if size is None else [int(s) if s.isdecimal() else 0 for s in size.lower().split("x")]
+    if sides is not None and (len(sides) != 2 or min(sides) < 1):
         raise ValueError(f"expected --size HxW in pixels, as in 128x192, got {size}")
-    height, width = sides
     one_file = bool(out.suffix) and not out.is_dir()
     digits = max(len(str(count - 1)), 3)
     results = [out] if one_file else [out / f"sample-{i:0{digits}}.png" for i in range(count)]
@@ -554,6 +607,11 @@ def sample(
 
     model = _load_prior(prior)
     tau = _parse_temperature(temperature, model.levels)
+    height, width = sides or (model.image_size or 128,) * 2
+    if model.image_size and (height, width) != (model.image_size, model.image_size):
+        raise ValueError(
+            f"expected --size {model.image_size}x{model.image_size}, the only one of this prior, got {size}"
+        )
     # Drawn in a size that the prior takes, then cut.
     shape = (1, height + -height % model.multiple, width + -width % model.multiple, model.config.channels)
     drawn = []
@@ -663,11 +721,14 @@ def info(
     import jax
     from rich.table import Table
 
+    from hvae_jax.models.hierarchy import HierarchyConfig
     from hvae_jax.prior import FAMILIES
 
     model = _load_prior(prior)
     console = Console()
-    table = Table("", "", show_header=False, box=None)
+    table = Table(show_header=False, box=None)
+    table.add_column()
+    table.add_column(overflow="fold")
 
     def row(name: str, value: Any) -> None:
         if isinstance(value, dict):
@@ -683,11 +744,11 @@ def info(
     row("family", next(name for name, (kind, _) in FAMILIES.items() if isinstance(model.model, kind)))
     row("parameters", f"{sum(leaf.size for leaf in jax.tree.leaves(model.params)):,}")
     row("levels", model.levels)
-    stride = model.multiple
-    for resolution in model.config.resolutions:
-        stride //= resolution.stride
-        row(f"  at 1/{stride}", f"{resolution.levels} with {resolution.latent_channels} channels")
-    row("image sides", f"any; multiples of {model.multiple} need no padding")
+    config: HierarchyConfig = model.config
+    for resolution, (stride, channels) in zip(config.resolutions, config.latent_maps, strict=True):
+        row(f"  at 1/{stride}", f"{resolution.levels} with {channels} channels")
+    any_size = f"any; multiples of {model.multiple} need no padding"
+    row("image sides", f"exactly {model.image_size}" if model.image_size else any_size)
     row("noise-conditional", "yes" if model.config.noise_conditional else "no")
     for name in ("data_licence", "provenance"):
         row(name, known.pop(name, "not said"))
@@ -809,10 +870,24 @@ def _options(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
+    """Run the command line `hvae-jax`.
 
     Args:
         arguments: those after the program's name; `sys.argv`'s by default.
+
+    Returns:
+        The exit code, as `run` has it.
+    """
+    return run(app, "hvae-jax", arguments)
+
+
+def run(app: typer.Typer, name: str, arguments: Sequence[str] | None) -> int:
+    """Run a command line, with one sentence for a user's mistake.
+
+    Args:
+        app: the commands.
+        name: the program's name.
+        arguments: those after it; `sys.argv`'s if None.
 
     Returns:
         The exit code: 0; 1 where an image could not be restored; 2 for a user's mistake, after one sentence on
@@ -821,7 +896,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     command = typer.main.get_command(app)
     try:
-        return command.main(arguments or ["--help"], prog_name="hvae-jax", standalone_mode=False) or 0
+        return command.main(arguments or ["--help"], prog_name=name, standalone_mode=False) or 0
     except (KeyboardInterrupt, typer.Abort):  # the latter by older versions of typer
         return 130
     except OSError as error:

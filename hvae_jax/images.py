@@ -434,6 +434,35 @@ def pad_to_multiple(
     return np.pad(image, padding, mode=mode), (slice(0, height), slice(0, width))
 
 
+def fit_square(image: Float[np.ndarray, "height width channels"], side: int) -> Float[np.ndarray, "side side channels"]:
+    """Cut the middle square out of an image and scale it.
+
+    Bilinear; where the result is smaller, each of its pixels averages the area that it stands for (no aliasing).
+
+    Args:
+        image: of any size from one pixel on.
+        side: pixels along a side of the result.
+
+    Returns:
+        The square, float32.
+
+    Raises:
+        ValueError: the array has no pixels, or the side is not positive.
+    """
+    height, width = _check_borders(image)
+    if side < 1:
+        raise ValueError(f"expected a side of at least 1, got {side}")
+    edge = min(height, width)
+    top, left = (height - edge) // 2, (width - edge) // 2
+    square = np.asarray(image[top : top + edge, left : left + edge], np.float32)
+    if edge == side:
+        return square
+    import PIL.Image
+
+    size, how = (side, side), PIL.Image.Resampling.BILINEAR
+    return np.stack([np.asarray(PIL.Image.fromarray(c).resize(size, how)) for c in np.moveaxis(square, -1, 0)], -1)
+
+
 def crop(image: Any, box: Box) -> Any:
     """Cut out of a padded image what was there before.
 
@@ -549,7 +578,7 @@ def extend_periodic(
     return np.moveaxis(extended, -3, -1), box
 
 
-def _check_borders(image: np.ndarray, multiple: int) -> tuple[int, int]:
+def _check_borders(image: np.ndarray, multiple: int = 1) -> tuple[int, int]:
     if image.ndim < 3 or image.size == 0:
         raise ValueError(f"expected an image (..., height, width, channels), got shape {image.shape}")
     if multiple < 1:

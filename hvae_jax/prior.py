@@ -124,9 +124,8 @@ class Prior:
             FileExistsError: the directory exists and `overwrite` is false, or it is not a prior.
             ValueError: the model is of no registered family.
         """
+        check_writable(directory, overwrite)
         directory = Path(directory).resolve()
-        if directory.exists() and not (overwrite and (directory / "prior.json").is_file()):
-            raise FileExistsError(f"{directory} exists; give another directory or ask to overwrite a prior")
         families = [name for name, (model, _) in FAMILIES.items() if isinstance(self.model, model)]
         if not families:
             raise ValueError(f"expected a model of the families {sorted(FAMILIES)}, got {type(self.model).__name__}")
@@ -158,6 +157,21 @@ class Prior:
                 if old.exists():
                     os.replace(old, directory)
                 raise
+
+
+def check_writable(directory: str | os.PathLike, overwrite: bool = False) -> None:
+    """Refuse a directory that `Prior.save` would not write, before long work is done for it.
+
+    Args:
+        directory: where a prior is to be saved.
+        overwrite: replace a prior that is there.
+
+    Raises:
+        FileExistsError: it exists and `overwrite` is false, or it is not a prior.
+    """
+    directory = Path(directory)
+    if directory.exists() and not (overwrite and (directory / "prior.json").is_file()):
+        raise FileExistsError(f"{directory} exists; give another directory or ask to overwrite a prior")
 
 
 class PriorError(ValueError):

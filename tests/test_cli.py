@@ -1,5 +1,6 @@
 """The command line: what it writes, and one sentence and exit code 2 for each mistake, with nothing written."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -19,7 +20,7 @@ from hvae_jax.models.patch_vdvae import PatchVDVAE
 from hvae_jax.prior import Metadata, Prior
 from hvae_jax.restoration import pnp_hvae
 
-from .conftest import tiny_config
+from .conftest import random_prior, tiny_config, tiny_vdvae_config
 
 PHOTO = Path(__file__).parent / "data" / "chelsea256.png"
 DEBLUR = ("--task", "deblur", "--kernel", "gaussian:1.6")
@@ -61,6 +62,16 @@ def tiny(tmp_path_factory):
     metadata = Metadata.of(name="tiny", data_licence="CC0-1.0", settings={"default": [row]})
     directory = tmp_path_factory.mktemp("priors") / "tiny"
     Prior(params, model, metadata).save(directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    """A prior that takes 32x32 pixels and nothing else."""
+    config = tiny_vdvae_config()
+    resolutions = tuple(dataclasses.replace(r, size=4 * r.size) for r in config.resolutions)
+    directory = tmp_path_factory.mktemp("priors") / "faces"
+    random_prior(dataclasses.replace(config, resolutions=resolutions)).save(directory)
     return directory
 
 
@@ -221,6 +232,42 @@ def test_settings_reach_the_solver(folder, tiny, run, monkeypatch):
     np.testing.assert_allclose(changed.temperature, np.linspace(0.9, 0.5, 4), rtol=1e-6)
     assert 255 * changed.noise_level == pytest.approx(7)
     assert (changed.data_step, changed.cg_steps, changed.returns) == ("cg", 1, "mean")
+
+
+def test_a_prior_of_one_size(folder, faces, tiny, run, monkeypatch):
+    options = ("--prior", faces, "--noise-std", 5, "--iterations", 2)
+    size = r"expected a result of 32x32 pixels, the only size of this prior, got 20x13; --resize cuts and scales"
+    check_refused(folder, run(*RESTORE, *DENOISE, *options), size)
+    inpaint = ("--task", "inpaint", "--mask", "mask.png", "--resize", "--reference", "clean.png")
+    code, out, err = run(*RESTORE, *inpaint, *options)
+    assert (code, err) == (0, "")
+    assert re.search(r"PSNR [\d.]+ -> [\d.]+ dB", out)
+    assert images.read_image("x.png").pixels.shape == (32, 32, 3)
+
+    # A photograph's borders are not periodic; there is no room to extend them, so they are replaced.
+    seen = []
+    monkeypatch.setattr(hj, "restore", lambda *args: (seen.append(args), ended(args[1], hj.Status.CONVERGED))[1])
+    assert run("restore", "photo.png", "--out", "sr.png", "--task", "sr", "--factor", 4, "--resize", *options)[0] == 0
+    assert seen[-1][1].shape == (8, 8, 3)
+    assert run("restore", "photo.png", "--out", "b.png", *DEBLUR, "--resize", *options)[0] == 0
+    y, given = seen[-1][1], images.fit_square(images.read_image("photo.png").pixels, 32)
+    assert y.shape == given.shape
+    reach = 6  # half of gaussian:1.6's 11 pixels, rounded up
+    np.testing.assert_array_equal(y[reach:-reach, reach:-reach], given[reach:-reach, reach:-reach])
+    jump = [np.abs(picture[0] - picture[-1]).mean() for picture in (y, given)]
+    assert jump[0] < jump[1] / 2
+
+    for arguments, sentence in (
+        ((*RESTORE, "--task", "sr", "--factor", "5", *options), "--factor that divides 32, .*got 5"),
+        ((*RESTORE, *DENOISE, "--resize", "--prior", tiny), "no --resize, for this prior takes images of any size"),
+        ((*RESTORE, "--task", "deblur", "--kernel", "gaussian:3", "--resize", *options), "at most half .* 32 .*got 19"),
+        (("sample", "--out", "s.png", "--prior", faces, "--size", "16x16"), "--size 32x32, the only one .*got 16x16"),
+    ):
+        before = contents(folder)
+        check_refused(folder, run(*(a if a != "x.png" else "new.png" for a in arguments)), sentence, before)
+    assert run("sample", "--out", "s.png", "--prior", faces, "--count", 1)[0] == 0
+    assert images.read_image("s.png").pixels.shape == (32, 32, 3)
+    assert "exactly 32" in run("info", faces)[1]
 
 
 def test_divergence_is_reported_and_the_others_are_restored(folder, tiny, run, monkeypatch):

@@ -117,8 +117,7 @@ def test_batch_of_two(golden, setting):
 
 def test_clamps(golden, setting):
     prior, bar, dtype = setting
-    kernel = prior.params["output_conv"]["kernel"] * 4
-    loud = {**prior.params, "output_conv": {**prior.params["output_conv"], "kernel": kernel}}
+    loud = {**prior.params, "output_conv": {name: 4 * leaf for name, leaf in prior.params["output_conv"].items()}}
     encoding = encode(Prior(loud, prior.model), jnp.asarray(golden["x"], dtype), golden["T_const"])
     close(encoding.mean, golden["clamp_outconv_x4/lr_mu"], bar)
     close(encoding.variance, golden["clamp_outconv_x4/lr_var"], bar)

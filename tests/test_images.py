@@ -389,8 +389,23 @@ def test_extension_stops_ringing(photo, rng):
     assert psnr["kernel"] > 27, psnr
 
 
+def test_fit_square_averages_the_middle():
+    image = np.random.default_rng(0).random((8, 12, 3)).astype(np.float32)
+    middle = image[:, 2:10]
+    np.testing.assert_array_equal(images.fit_square(image, 8), middle)
+    ramp = np.broadcast_to(np.linspace(0, 1, 64, dtype=np.float32)[:, None, None], (64, 64, 3))
+    np.testing.assert_allclose(
+        images.fit_square(ramp, 16)[2:-2], ramp.reshape(16, 4, 64, 3).mean(1)[2:-2, :16], atol=1e-6
+    )
+    checks = (np.indices((64, 64)).sum(0) % 2)[..., None].astype(np.float32)  # no aliasing
+    np.testing.assert_allclose(images.fit_square(checks, 16)[2:-2, 2:-2], 0.5, atol=0.01)
+    assert images.fit_square(image[..., :1], 20).shape == (20, 20, 1)
+
+
 def test_border_arguments_are_checked():
     image = np.zeros((8, 8, 3), np.float32)
+    with pytest.raises(ValueError, match="side of at least 1, got 0"):
+        images.fit_square(image, 0)
     with pytest.raises(ValueError, match=r"got shape \(8, 8\)"):
         images.pad_to_multiple(image[..., 0], 4)
     with pytest.raises(ValueError, match="multiple of at least 1, got 0"):

@@ -1,7 +1,8 @@
-"""The scanned pass and PatchVDVAE: sizes, parameter counts, program size, batching."""
+"""The scanned pass and both models: sizes, parameter counts, program size, batching."""
 
 import dataclasses
 import json
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,15 +11,24 @@ import pytest
 
 from hvae_jax.models import hierarchy
 from hvae_jax.models.blocks import depth_to_space, space_to_depth
-from hvae_jax.models.hierarchy import LevelOutputs, Pass
-from hvae_jax.models.patch_vdvae import PRESETS, PatchVDVAE, PatchVDVAEConfig
-from tests.conftest import random_prior, tiny_config
+from hvae_jax.models.hierarchy import HierarchyConfig, LevelOutputs, Pass
+from hvae_jax.models.patch_vdvae import PRESETS, PatchVDVAEConfig
+from hvae_jax.models.vdvae import PRESETS as VDVAE_PRESETS
+from hvae_jax.prior import encode
+from tests.conftest import model_of, random_prior, tiny_config, tiny_vdvae_config
 
 OFFICIAL_PARAMETERS = 14_770_942
+VDVAE_PARAMETERS = {
+    "cifar10": 39_145_700,
+    "imagenet32": 119_280_868,
+    "imagenet64": 125_005_860,
+    "ffhq256": 114_874_852,
+    "ffhq1024": 109_366_904,
+}
 
 
-def parameter_count(config: PatchVDVAEConfig) -> int:
-    shapes = jax.eval_shape(PatchVDVAE(config).initialize, jax.random.key(0))
+def parameter_count(config: HierarchyConfig) -> int:
+    shapes = jax.eval_shape(model_of(config).initialize, jax.random.key(0))
     return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
 
@@ -26,6 +36,11 @@ def test_official_preset_has_the_official_size():
     config = PRESETS["official"]
     assert (config.levels, config.multiple) == (36, 64)
     assert parameter_count(config) == OFFICIAL_PARAMETERS
+
+
+@pytest.mark.parametrize("preset", VDVAE_PARAMETERS)
+def test_vdvae_presets_have_openais_sizes(preset):
+    assert parameter_count(VDVAE_PRESETS[preset]) == VDVAE_PARAMETERS[preset]
 
 
 @pytest.mark.parametrize("levels", [6, 12, 18, 36])
@@ -46,11 +61,12 @@ def equations(jaxpr) -> int:
     return total
 
 
+@pytest.mark.parametrize("make", [tiny_config, tiny_vdvae_config])
 @pytest.mark.parametrize("rule", [hierarchy.tempered_map, hierarchy.posterior_sample, hierarchy.prior_sample])
-def test_program_does_not_grow_with_depth(rule):
+def test_program_does_not_grow_with_depth(rule, make):
     def size(levels: int) -> int:
-        config = tiny_config(levels)
-        model = PatchVDVAE(config)
+        config = make(levels)
+        model = model_of(config)
         params = jax.eval_shape(model.initialize, jax.random.key(0))
 
         def run(params, x, tau, keys):
@@ -64,11 +80,18 @@ def test_program_does_not_grow_with_depth(rule):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"space_to_depth": 2, "noise_conditional": True}, {"auxiliary_heads": True, "activation": "relu"}]
+    "config",
+    [
+        tiny_config(),
+        tiny_config(space_to_depth=2, noise_conditional=True),
+        tiny_config(auxiliary_heads=True, activation="relu"),
+        tiny_vdvae_config(),
+    ],
+    ids=["patch", "conditional", "auxiliary", "vdvae"],
 )
-def test_batch_is_single_and_jit_is_eager(changes, noisy_images):
-    prior = random_prior(tiny_config(**changes))
-    x = jnp.asarray(noisy_images)
+def test_batch_is_single_and_jit_is_eager(config, noisy_images):
+    prior = random_prior(config)
+    x = jnp.asarray(noisy_images)[:, :8, :8]
     level = jnp.array([0.0, 0.05, 0.1])
     tau = jnp.array([[0.5], [0.8], [1.0]]) * jnp.ones((3, prior.levels))
     keys = jax.random.split(jax.random.key(0), (3, prior.levels))
@@ -83,7 +106,7 @@ def test_batch_is_single_and_jit_is_eager(changes, noisy_images):
         part = slice(i, i + 1)
         np.testing.assert_allclose(compiled(x[part], tau[part], keys[part], level[part])[0], batch[i], atol=2e-5)
     np.testing.assert_allclose(run(x, tau, keys, level), batch, atol=2e-5)
-    unrolled = PatchVDVAE(prior.config, unroll=True)
+    unrolled = dataclasses.replace(prior.model, unroll=True)
     settings = Pass(hierarchy.tempered_sample, tau, jnp.ones((1,)), noise=keys)
     written_out = jax.jit(lambda p: unrolled.apply({"params": p}, x, settings, level)[0].mean)(prior.params)
     np.testing.assert_allclose(written_out, batch, atol=2e-5)
@@ -103,8 +126,15 @@ def test_depth_to_space_inverts_space_to_depth():
 
 
 def test_config_survives_json():
-    for config in PRESETS.values():
-        assert PatchVDVAEConfig.from_dict(json.loads(json.dumps(dataclasses.asdict(config)))) == config
+    for config in (*PRESETS.values(), *VDVAE_PRESETS.values()):
+        assert type(config).from_dict(json.loads(json.dumps(dataclasses.asdict(config)))) == config
+
+
+def test_latent_maps(noisy_images):
+    """Stride and channels of each resolution are those of the latents."""
+    for config in (tiny_config(space_to_depth=2), tiny_vdvae_config()):
+        latents = jax.eval_shape(partial(encode, random_prior(config)), noisy_images[:, :8, :8]).latents
+        assert [(8 // z.shape[2], z.shape[-1]) for z in latents] == list(config.latent_maps)
 
 
 def test_bad_configs():
@@ -112,3 +142,21 @@ def test_bad_configs():
         PatchVDVAEConfig((dataclasses.replace(tiny_config().resolutions[0], stride=2),))
     with pytest.raises(ValueError, match="activation"):
         tiny_config(activation="swish")
+    coarse, fine = tiny_vdvae_config().resolutions
+    for resolutions, message in (
+        ((fine, coarse), "coarsest first"),
+        ((coarse, dataclasses.replace(fine, width=32)), "widths that do not grow"),
+        ((dataclasses.replace(coarse, levels=0), fine), "a level at each resolution"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            dataclasses.replace(tiny_vdvae_config(), resolutions=resolutions)
+    with pytest.raises(ValueError, match="bits of 5 or 8, got 7"):
+        tiny_vdvae_config(bits=7)
+
+
+def test_vdvae_takes_one_size(noisy_images):
+    prior = random_prior(tiny_vdvae_config())
+    with pytest.raises(ValueError, match=r"\(8, 8, 3\) or \(B, 8, 8, 3\), the only size .*got \(3, 8, 16, 3\)"):
+        encode(prior, noisy_images)
+    with pytest.raises(ValueError, match="not noise-conditional"):
+        encode(prior, noisy_images[:, :, :8], noise_level=0.1)

@@ -134,6 +134,7 @@ def test_official_iterates(golden, family, case):
 class LinearGaussianConfig:
     levels: int = 1
     multiple: int = 1
+    image_size: int | None = None
     channels: int = 3
     noise_conditional: bool = False
     clip_input: bool = False

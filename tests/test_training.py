@@ -25,6 +25,7 @@ from hvae_jax.training import Interrupted, LossConfig, OptimizerConfig, TrainCon
 from hvae_jax.training.data import batches, crops
 from hvae_jax.training.loss import elbo_terms, kl_weights, loss_fn
 from hvae_jax.training.state import init_state, train_step
+from tests.conftest import official_prior
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -44,6 +44,11 @@ class HierarchyConfig:
         """The only side of images that the model takes, or None for one that takes any size."""
         return None
 
+    @property
+    def latent_maps(self) -> tuple[tuple[int, int], ...]:
+        """Per resolution, the latents' stride (image pixels along a side of theirs) and channels."""
+        raise NotImplementedError
+
 
 class LevelInputs(NamedTuple):
     """What the rules may use; per level on axis 1 outside the scan, one level's share inside it.

@@ -1,6 +1,8 @@
 """PatchVDVAE: the fully convolutional hierarchical VAE for natural images of any size (section 6.2)."""
 
+import itertools
 import math
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,6 +106,12 @@ class PatchVDVAEConfig(HierarchyConfig):
     def multiple(self) -> int:
         """Total stride: the sides of images are multiples of it."""
         return self.space_to_depth * math.prod(r.stride for r in self.resolutions)
+
+    @property
+    def latent_maps(self) -> tuple[tuple[int, int], ...]:
+        """See `HierarchyConfig.latent_maps`."""
+        strides = itertools.accumulate((r.stride for r in self.resolutions), operator.floordiv, initial=self.multiple)
+        return tuple(zip(list(strides)[1:], (r.latent_channels for r in self.resolutions), strict=True))
 
     @classmethod
     def from_dict(cls, config: dict[str, Any]) -> "PatchVDVAEConfig":

@@ -100,6 +100,11 @@ class VDVAEConfig(HierarchyConfig):
         return self.resolutions[-1].size
 
     @property
+    def latent_maps(self) -> tuple[tuple[int, int], ...]:
+        """See `HierarchyConfig.latent_maps`."""
+        return tuple((self.image_size // r.size, self.latent_channels) for r in self.resolutions)
+
+    @property
     def multiple(self) -> int:
         """The sides of images are multiples of it; here they are exactly `image_size`."""
         return self.image_size
