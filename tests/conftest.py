@@ -16,6 +16,18 @@ from hvae_jax.prior import FAMILIES, Metadata, Prior
 GOLDEN = Path(__file__).parent / "golden"
 
 
+def pytest_addoption(parser):
+    parser.addoption("--parity", action="store_true", help="print how close each golden array was met (with -n 0)")
+
+
+def pytest_terminal_summary(terminalreporter):
+    if terminalreporter.config.getoption("--parity"):
+        from tests.golden_arrays import parity_table
+
+        for line in parity_table():
+            terminalreporter.write_line(line)
+
+
 OFFICIAL = {"patch_vdvae": ("tiny_patchvdvae.pth", None), "vdvae": ("tiny_vdvae.th", str(GOLDEN / "tiny_vdvae.json"))}
 """The tiny official checkpoints: file, and preset of the converter."""
 

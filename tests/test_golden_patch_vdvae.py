@@ -9,14 +9,13 @@ from hvae_jax.likelihood import GaussianDecoder
 from hvae_jax.models import hierarchy
 from hvae_jax.models.hierarchy import Pass, PriorFrom
 from hvae_jax.prior import encode
-from tests.conftest import GOLDEN, official_prior
-from tests.golden_arrays import BARS, bottom_up, close, draws, gaussians, levels, log_densities, run
+from tests.conftest import official_prior
+from tests.golden_arrays import BARS, bottom_up, close, draws, gaussians, levels, load_golden, log_densities, run
 
 
 @pytest.fixture(scope="module")
 def golden():
-    with np.load(GOLDEN / "tiny_patchvdvae.npz") as arrays:
-        return dict(arrays)
+    return load_golden("tiny_patchvdvae.npz")
 
 
 @pytest.fixture(scope="module", params=["float64", pytest.param("float32", marks=pytest.mark.slow)])

@@ -11,14 +11,13 @@ from hvae_jax.models import hierarchy
 from hvae_jax.models.hierarchy import PriorFrom
 from hvae_jax.models.vdvae import FIVE_BIT_LEVELS, FIVE_BIT_SHIFT
 from hvae_jax.prior import Prior, encode
-from tests.conftest import GOLDEN, official_prior
-from tests.golden_arrays import BARS, bottom_up, close, draws, gaussians, levels, log_densities, run
+from tests.conftest import official_prior
+from tests.golden_arrays import BARS, bottom_up, close, draws, gaussians, levels, load_golden, log_densities, run
 
 
 @pytest.fixture(scope="module")
 def golden():
-    with np.load(GOLDEN / "tiny_vdvae.npz") as arrays:
-        return dict(arrays)
+    return load_golden("tiny_vdvae.npz")
 
 
 @pytest.fixture(scope="module", params=["float64", pytest.param("float32", marks=pytest.mark.slow)])
