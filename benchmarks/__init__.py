@@ -1,1 +1,1 @@
-"""Benchmarks; run them from the repository's root, `python -m benchmarks.deblurring --help`."""
+"""Benchmarks; run them from the repository's root, `python -m benchmarks --help`."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import hvae_jax as hj
-from benchmarks.protocol import KERNELS, load_images
+from benchmarks.problems import load_images, load_kernels
 from hvae_jax import operators
 from hvae_jax.metrics import psnr
 
@@ -45,8 +45,7 @@ CANDIDATES: dict[str, dict[str, tuple]] = {
 def cases(task: str, images: np.ndarray, kernels: Path, sigma: float) -> list[tuple[operators.Operator, np.ndarray]]:
     """Operators and observations of a task; all images of an operator get one noise draw."""
     size = images.shape[1]
-    with np.load(kernels) as arrays:
-        loaded = [np.asarray(arrays[name], np.float32) for name in KERNELS]
+    loaded = list(load_kernels(kernels).values())
     mask = np.random.default_rng(1).random((size, size)) < 0.5
     made: dict[str, list[operators.Operator]] = {
         "Blur": [operators.Blur(kernel) for kernel in loaded],
@@ -86,7 +85,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=176, help="side of their centre crops")
     arguments = parser.parse_args()
     prior = hj.load_prior(arguments.prior)
-    images = load_images(arguments.images, arguments.size)[: arguments.count]
+    images = load_images(arguments.images, arguments.size, arguments.count).pixels
 
     settings: dict[str, list[dict]] = {}
     for task, candidates in CANDIDATES.items():

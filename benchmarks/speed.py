@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import hvae_jax as hj
-from benchmarks.protocol import table
+from benchmarks.experiment import markdown
 from hvae_jax.operators import Blur
 
 
@@ -60,7 +60,7 @@ def main() -> None:
     header = ["", "compile (s)", "run (s)", "run / evaluation"]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # given in KiB
     print(f"peak memory of the process {peak:.2f} GiB\n")
-    print(table(header, [[name, f"{c:.2f}", f"{r:.3f}", f"{r / unit:.2f}"] for name, c, r in rows]))
+    print(markdown(header, [[name, f"{c:.2f}", f"{r:.3f}", f"{r / unit:.2f}"] for name, c, r in rows]))
 
 
 if __name__ == "__main__":

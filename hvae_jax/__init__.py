@@ -2,11 +2,21 @@
 
 from hvae_jax import images, metrics, operators, restoration
 from hvae_jax.prior import Encoding, Metadata, Prior, PriorError, encode, load_prior, reconstruct, sample
-from hvae_jax.restoration import Restoration, RestoreConfig, Status, paper_config, recommended_config, restore
+from hvae_jax.restoration import (
+    Posterior,
+    Restoration,
+    RestoreConfig,
+    Status,
+    paper_config,
+    recommended_config,
+    restore,
+    sample_posterior,
+)
 
 __all__ = [
     "Encoding",
     "Metadata",
+    "Posterior",
     "Prior",
     "PriorError",
     "Restoration",
@@ -23,4 +33,5 @@ __all__ = [
     "restoration",
     "restore",
     "sample",
+    "sample_posterior",
 ]

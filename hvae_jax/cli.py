@@ -29,6 +29,9 @@ if TYPE_CHECKING:  # imported where it is used, so that `--help` does not wait f
 GREY_LEVELS = 255
 """Deviations are given in grey levels, of which the images' unit [0, 1] has this many."""
 
+WHITE_STD = 25
+"""The posterior deviation in grey levels that is white in the pictures of `--uncertainty`."""
+
 LEAST_ESTIMATE = 0.5 / GREY_LEVELS
 """Lowest noise that is estimated: an 8-bit file alone has 0.3 grey levels, and the blur is never exactly known."""
 
@@ -207,6 +210,16 @@ def restore(
             help="The clean image (or a folder of clean images with the inputs' names): prints PSNR and SSIM.",
         ),
     ] = None,
+    uncertainty: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Also draw from the posterior, and write how far the draws differ at each pixel (their standard "
+            f"deviation, averaged over the channels); PATH as for --out. White stands for {WHITE_STD} grey levels of "
+            "255; .npy and .tif keep the numbers, 1 being 255 grey levels. Takes several times as long.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws for --uncertainty.")] = 0,
     overwrite: OverwriteOption = False,
     temperature: Annotated[
         str | None,
@@ -279,6 +292,9 @@ def restore(
     if cg_steps is not None and data_step is not DataStep.CG:
         raise ValueError("expected --data-step cg with --cg-steps, got none")
     jobs = _plan(inputs, out, overwrite)
+    deviation_maps = _plan_maps(inputs, uncertainty, overwrite, jobs)
+
+    import jax
 
     import hvae_jax as hj
 
@@ -308,7 +324,7 @@ def restore(
     compiled: set[tuple[int, ...]] = set()
     with _progress() as progress:
         bar = progress.add_task("", total=len(jobs))
-        for file, result in jobs:
+        for (file, result), deviation_map in zip(jobs, deviation_maps, strict=True):
             image = _read(file, side)
             std = _estimate(image, degradation) if sigma is None else sigma
             y, operator, box = _pose(image, degradation, boundary, model)
@@ -336,6 +352,18 @@ def restore(
             noise = f"noise {GREY_LEVELS * std:.2f} of {GREY_LEVELS}{' (estimated)' if sigma is None else ''}"
             quality = _quality(image.pixels, restored, _reference_of(reference, file), side)
             typer.echo(f"{result}: {how} in {end.iterations} iterations, {seconds:.1f} s; {noise}{quality}")
+            if deviation_map is None:
+                continue
+
+            progress.update(bar, description=f"sampling {file.name}")
+            settings = hj.restoration.sampling_config(config)
+            posterior = hj.sample_posterior(model, y, operator, std, jax.random.key(seed), settings)
+            if posterior.status == hj.Status.NOT_FINITE:
+                failed += 1
+                _complain(f"{file}: the sampling diverged; {deviation_map} was not written")
+                continue
+            deviation = np.asarray(images.crop(posterior.std, box)).mean(axis=-1, keepdims=True)
+            _write_map(deviation_map, deviation, overwrite)
     return 1 if failed else 0
 
 
@@ -358,6 +386,29 @@ def _plan(inputs: Sequence[Path], out: Path, overwrite: bool) -> list[tuple[Path
             raise ValueError(f"{result}: expected another file than the input, got the same")
         images.check_writable(result, overwrite)
     return list(zip(files, results, strict=True))
+
+
+def _plan_maps(
+    inputs: Sequence[Path], uncertainty: Path | None, overwrite: bool, jobs: Sequence[tuple[Path, Path]]
+) -> list[Path | None]:
+    """Where the deviation map of each image goes, checked; None where none is asked for."""
+    if uncertainty is None:
+        return [None] * len(jobs)
+    maps = [target for _, target in _plan(inputs, uncertainty, overwrite)]
+    results = {result.resolve() for _, result in jobs}
+    for target in maps:
+        if target.resolve() in results:
+            raise ValueError(f"{target}: expected another file for --uncertainty than for --out, got the same")
+    return [*maps]
+
+
+def _write_map(path: Path, deviation: np.ndarray, overwrite: bool) -> None:
+    """Write a deviation map and say how to read it."""
+    exact = path.suffix.lower() in (".npy", ".tif", ".tiff")
+    picture = deviation if exact else np.clip(deviation * GREY_LEVELS / WHITE_STD, 0, 1)
+    images.write_image(path, picture, bit_depth=32 if exact else 8, overwrite=overwrite)
+    scale = "" if exact else f"; white is {WHITE_STD}"
+    typer.echo(f"{path}: posterior deviation {GREY_LEVELS * deviation.mean():.2f} of {GREY_LEVELS} on average{scale}")
 
 
 def _check(
@@ -500,8 +551,8 @@ def _reference_of(reference: Path | None, file: Path) -> Path | None:
 
 
 def _quality(before: np.ndarray, after: np.ndarray, reference: Path | None, side: int | None) -> str:
-    """PSNR and SSIM in words, of the input too where it has the result's size."""
-    from hvae_jax.metrics import psnr, ssim
+    """PSNR, SSIM and, where it is defined, LPIPS in words, of the input too where it has the result's size."""
+    from hvae_jax.metrics import LPIPS_SIDE, lpips, psnr, ssim
 
     if reference is None:
         return ""
@@ -509,7 +560,10 @@ def _quality(before: np.ndarray, after: np.ndarray, reference: Path | None, side
     pictures = (before, after) if before.shape == after.shape else (after,)
     decibels = " -> ".join(f"{psnr(picture, clean):.2f}" for picture in pictures)
     similarity = " -> ".join(f"{ssim(picture, clean):.3f}" for picture in pictures)
-    return f"; PSNR {decibels} dB, SSIM {similarity}"
+    words = f"; PSNR {decibels} dB, SSIM {similarity}"
+    if min(clean.shape[:2]) < LPIPS_SIDE:
+        return words
+    return f"{words}, LPIPS {' -> '.join(f'{lpips(picture, clean):.3f}' for picture in pictures)}"
 
 
 # Degrade

@@ -1,11 +1,20 @@
-"""How close an image is to a reference: PSNR and SSIM."""
+"""How close an image is to a reference: PSNR, SSIM and LPIPS."""
 
+import functools
+from importlib import resources
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import unflatten_dict
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 _WINDOW = 11  # of the structural similarity, in pixels
+
+LPIPS_SIDE = 31
+"""Smallest side of an image that `lpips` takes: AlexNet's last layers then see one pixel."""
 
 
 def psnr(
@@ -60,6 +69,76 @@ def ssim(
     import dm_pix  # here, because it takes long to import
 
     return dm_pix.ssim(x, r, filter_size=_WINDOW, filter_sigma=1.5)
+
+
+def lpips(
+    image: Float[ArrayLike, "*batch height width channels"],
+    reference: Float[ArrayLike, "*batch height width channels"],
+) -> Float[Array, "*batch"]:
+    """Learned perceptual image patch similarity (LPIPS v0.1, AlexNet), after clipping to [0, 1]; lower is closer.
+
+    LPIPS = Σ_l mean_hw Σ_c w_lc (f_lc(x) - f_lc(r))², with f_l the features after AlexNet's l-th of five
+    convolutions, of unit norm over the channels at each pixel, and w_l the learned weights. The weights of both are
+    stored as float16 in the package, which changes the result by less than 1e-3.
+
+    Args:
+        image: float, (H, W, C) or (B, H, W, C), at least 31x31, of 3 channels (RGB), or of 1, which counts as grey.
+        reference: of the same shape, in [0, 1].
+
+    Returns:
+        A scalar, or one number per image, 0 where the two are equal.
+
+    Raises:
+        ValueError: other ranks or types, shapes that differ, a side below 31 pixels, or other numbers of channels.
+
+    Zhang, Isola, Efros, Shechtman and Wang, "The unreasonable effectiveness of deep features as a perceptual metric",
+    CVPR 2018.
+    """
+    x, r = _clipped_pair(image, reference)
+    if min(x.shape[-3:-1]) < LPIPS_SIDE or x.shape[-1] not in (1, 3):
+        raise ValueError(
+            f"expected images of at least {LPIPS_SIDE}x{LPIPS_SIDE} pixels with 1 or 3 channels, got shape {x.shape}"
+        )
+    return _lpips(_lpips_weights(), x, r)
+
+
+class _AlexNetDistance(nn.Module):
+    """The distance of images (B, H, W, 3) in [-1, 1]."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W 3"], r: Float[Array, "B H W 3"]) -> Float[Array, " B"]:
+        shift, scale = jnp.array([-0.030, -0.088, -0.188]), jnp.array([0.458, 0.448, 0.450])
+        h = (jnp.concatenate([x, r]) - shift) / scale
+        distance = jnp.zeros(x.shape[0])
+        # Channels, side, stride and padding of each convolution, and whether pooling precedes it.
+        layers = ((64, 11, 4, 2, False), (192, 5, 1, 2, True), (384, 3, 1, 1, True), (256, 3, 1, 1, False))
+        for i, (channels, side, stride, padding, pooled) in enumerate((*layers, layers[-1])):
+            if pooled:
+                h = nn.max_pool(h, (3, 3), (2, 2))
+            h = nn.relu(nn.Conv(channels, (side, side), stride, padding, name=f"conv{i}")(h))
+            unit = h / (jnp.linalg.norm(h, axis=-1, keepdims=True) + 1e-10)
+            difference = jnp.subtract(*jnp.split(unit, 2)) ** 2
+            head = self.param(f"head{i}", nn.initializers.ones, (channels,))
+            distance += jnp.mean(difference @ head, axis=(1, 2))
+        return distance
+
+
+@jax.jit
+def _lpips(weights: dict, x: Array, r: Array) -> Array:
+    """`lpips` of a checked pair."""
+    pair = (2 * jnp.broadcast_to(image, (*image.shape[:-1], 3)).astype(jnp.float32) - 1 for image in (x, r))
+    batches = (image.reshape(-1, *image.shape[-3:]) for image in pair)
+    distance = _AlexNetDistance().apply({"params": weights}, *batches)
+    return jnp.reshape(jnp.asarray(distance), x.shape[:-3])
+
+
+@functools.cache
+def _lpips_weights() -> dict:
+    """The parameters of `_AlexNetDistance`, read once."""
+    file = resources.files("hvae_jax") / "pretrained" / "lpips" / "alexnet_v0.1.npz"
+    # Kept for all later calls, so not as tracers where the first call is inside a compiled function.
+    with file.open("rb") as stream, np.load(stream) as arrays, jax.ensure_compile_time_eval():
+        return unflatten_dict({name: jnp.asarray(arrays[name], jnp.float32) for name in arrays.files}, sep="/")
 
 
 def _clipped_pair(image: ArrayLike, reference: ArrayLike) -> tuple[jax.Array, jax.Array]:

@@ -281,6 +281,35 @@ def test_divergence_is_reported_and_the_others_are_restored(folder, tiny, run, m
     assert [path.name for path in Path("results").iterdir()] == ["photo.png"]
 
 
+def test_uncertainty(folder, tiny, run, monkeypatch):
+    options = ("--task", "inpaint", "--mask", "mask.png", "--noise-std", 2, "--prior", tiny)
+    code, out, err = run("restore", "photo.png", "--out", "x.png", *options, "--uncertainty", "std.png")
+    assert (code, err) == (0, "")
+    mean = float(re.search(r"std\.png: posterior deviation ([\d.]+) of 255 on average; white is 25", out)[1])
+    picture = images.read_image("std.png").pixels
+    assert picture.shape == (20, 13, 1)
+    assert 25 * picture.mean() <= mean + 0.1
+    holes = images.read_mask("mask.png") == 0
+    assert picture[holes].mean() > picture[~holes].mean()
+
+    seeds = (("a", 0), ("b", 1))
+    for name, seed in seeds:  # folders; exact numbers
+        Path("in").mkdir(exist_ok=True)
+        np.save("in/y.npy", images.read_image("photo.png").pixels)
+        assert run("restore", "in", "--out", f"x{name}", *options, "--uncertainty", name, "--seed", seed)[0] == 0
+    first, other = (np.load(f"{name}/y.npy") for name, _ in seeds)
+    np.testing.assert_allclose(np.clip(first * 255 / 25, 0, 1), picture, atol=0.6 / 255)
+    assert np.abs(first - other).max() > 1e-4
+
+    diverged = hj.Posterior(first, first, first, hj.Status.NOT_FINITE)
+    monkeypatch.setattr(hj, "sample_posterior", lambda *args: diverged)
+    code, _, err = run("restore", "photo.png", "--out", "y.png", *options, "--uncertainty", "none.png")
+    assert code == 1
+    assert re.fullmatch(r"error: photo\.png: the sampling diverged; none\.png was not written\n", err)
+    assert Path("y.png").exists()
+    assert not Path("none.png").exists()
+
+
 def test_interrupt(folder, tiny, run, monkeypatch):
     monkeypatch.setattr(hj, "restore", lambda *args: signal.raise_signal(signal.SIGINT))
     before = contents(folder)
@@ -408,6 +437,17 @@ MISTAKES = {
     "circular of any size": ((*RESTORE, *DEBLUR, "--boundary", "circular"), "--boundary natural"),
     "reference of another size": ((*RESTORE, *DENOISE, "--reference", "small-mask.png"), "small-mask.png"),
     "missing reference": ((*RESTORE, *DENOISE, "--reference", "none.png"), "none.png"),
+    "uncertainty in the result's place": ((*RESTORE, *DENOISE, "--uncertainty", "x.png"), "--uncertainty .*the same"),
+    "uncertainty in the input's place": (
+        (*RESTORE, *DENOISE, "--uncertainty", "photo.png", "--overwrite"),
+        "the same",
+    ),
+    "uncertainty exists": ((*RESTORE, *DENOISE, "--uncertainty", "clean.png"), "exists"),
+    "uncertainty's type": ((*RESTORE, *DENOISE, "--uncertainty", "u.bmp"), r"\.bmp"),
+    "uncertainty of two in a file": (
+        ("restore", "photo.png", "clean.png", "--out", "r", "--uncertainty", "u.png", *DENOISE),
+        "folder",
+    ),
     "temperature above 1": ((*RESTORE, *DENOISE, "--noise-std", "5", "--temperature", "1.5"), "temperature"),
     "temperature in words": ((*RESTORE, *DENOISE, "--temperature", "hot"), "hot"),
     "negative decoder-std": ((*RESTORE, *DENOISE, "--decoder-std", "-1"), "--decoder-std"),

@@ -1,4 +1,6 @@
-"""PSNR and SSIM against scikit-image, in every way they are called."""
+"""PSNR and SSIM against scikit-image, LPIPS against its authors' example, in every way they are called."""
+
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,9 @@ import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from hvae_jax import metrics
+from hvae_jax.images import read_image
+
+DATA = Path(__file__).parent / "data"
 
 
 @pytest.fixture(params=[1, 3])
@@ -59,7 +64,7 @@ def test_identical_images(pair):
     assert metrics.ssim(flat, flat) == pytest.approx(1, abs=1e-6)
 
 
-@pytest.mark.parametrize("metric", [metrics.psnr, metrics.ssim])
+@pytest.mark.parametrize("metric", [metrics.psnr, metrics.ssim, metrics.lpips])
 def test_mistakes(metric):
     image = np.zeros((16, 16, 3), np.float32)
     with pytest.raises(ValueError, match=r"of one shape, got \(16, 16, 3\) and \(16, 16, 1\)"):
@@ -73,3 +78,29 @@ def test_mistakes(metric):
 def test_ssim_of_a_small_image():
     with pytest.raises(ValueError, match=r"at least 11x11 pixels, got shape \(10, 16, 3\)"):
         metrics.ssim(np.zeros((10, 16, 3), np.float32), np.zeros((10, 16, 3), np.float32))
+
+
+def test_lpips_of_its_authors_example():
+    reference, *others = (read_image(DATA / f"lpips_{name}.png").pixels for name in ("ref", "p0", "p1"))
+    images, references = np.stack([*others, reference]), np.stack(3 * [reference])
+    expected = [0.7219, 0.1376, 0]
+    for values in (metrics.lpips(images, references), jax.jit(metrics.lpips)(images, references)):
+        np.testing.assert_allclose(values, expected, rtol=0, atol=1e-3)
+    np.testing.assert_allclose(jax.vmap(metrics.lpips)(images, references), expected, rtol=0, atol=1e-3)
+    single = metrics.lpips(images[0], reference)
+    assert single.shape == ()
+    np.testing.assert_allclose(single, expected[0], rtol=0, atol=1e-3)
+
+
+def test_lpips_of_small_and_of_grey_images():
+    rng = np.random.default_rng(0)
+    image, reference = rng.uniform(size=(2, 31, 33, 1)).astype(np.float32)
+    value = metrics.lpips(image, reference)
+    assert 0 < value < 2
+    before = metrics._lpips._cache_size()
+    np.testing.assert_allclose(metrics.lpips(reference, image), value, rtol=1e-4)
+    assert metrics._lpips._cache_size() == before
+    with pytest.raises(ValueError, match=r"at least 31x31 pixels with 1 or 3 channels, got shape \(30, 33, 1\)"):
+        metrics.lpips(image[:30], reference[:30])
+    with pytest.raises(ValueError, match=r"1 or 3 channels, got shape \(31, 33, 2\)"):
+        metrics.lpips(image.repeat(2, -1), reference.repeat(2, -1))

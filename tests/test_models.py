@@ -44,10 +44,11 @@ def test_vdvae_presets_have_openais_sizes(preset):
 
 
 @pytest.mark.parametrize("levels", [6, 12, 18, 36])
-def test_table_4_variants_have_constant_size(levels):
-    config = PRESETS[f"table4-l{levels}"]
+@pytest.mark.parametrize(("name", "parameters"), [("table4-l", OFFICIAL_PARAMETERS), ("table4-small-l", 1_077_436)])
+def test_table_4_variants_have_constant_size(levels, name, parameters):
+    config = PRESETS[f"{name}{levels}"]
     assert config.levels == levels
-    assert abs(parameter_count(config) / OFFICIAL_PARAMETERS - 1) < 0.005
+    assert abs(parameter_count(config) / parameters - 1) < 0.005
 
 
 def equations(jaxpr) -> int:

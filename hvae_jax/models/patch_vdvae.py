@@ -119,31 +119,41 @@ class PatchVDVAEConfig(HierarchyConfig):
         return cls(**{**config, "resolutions": tuple(Resolution(**r) for r in config["resolutions"])})
 
 
-def _official(deterministic: int) -> PatchVDVAEConfig:
-    """The official model, or its Table 4 variant with `deterministic` of each 1 + deterministic blocks."""
+def _official(deterministic: int, shrink: int = 1) -> PatchVDVAEConfig:
+    """The official model, or its Table 4 variant with `deterministic` of each 1 + deterministic blocks.
+
+    `shrink` divides all channels but the latents', for studies on small machines.
+    """
     levels = 6 // (1 + deterministic)
     common: dict[str, Any] = {
         "levels": levels,
-        "width": 256,
-        "bottleneck": 64,
+        "width": 256 // shrink,
+        "bottleneck": 64 // shrink,
+        "posterior_bottleneck": 40 // shrink,
         "latent_channels": 16,
         "encoder_blocks": 5,
-        "skip_width": 64,
+        "skip_width": 64 // shrink,
         "deterministic": deterministic,
     }
-    coarse: dict[str, Any] = {"encoder_width": 256, "encoder_bottleneck": 64, **common}
+    coarse: dict[str, Any] = {"encoder_width": 256 // shrink, "encoder_bottleneck": 64 // shrink, **common}
+    fine: dict[str, Any] = {"encoder_width": 128 // shrink, "encoder_bottleneck": 32 // shrink, **common}
     # Widths that keep the parameters of a deterministic block nearest to those of a stochastic one.
-    at_1x1, at_3x3 = ({"deterministic_bottleneck": width if deterministic else 0} for width in (96, 79))
+    at_1x1, at_3x3 = ({"deterministic_bottleneck": width if deterministic else 0} for width in _DETERMINISTIC[shrink])
     return PatchVDVAEConfig(
         resolutions=(
-            Resolution(stride=1, kernel_size=1, posterior_bottleneck=40, **at_1x1, **coarse),
-            Resolution(stride=4, posterior_bottleneck=40, **at_3x3, **coarse),
-            Resolution(stride=2, posterior_bottleneck=40, **at_3x3, **coarse),
-            Resolution(stride=2, posterior_bottleneck=40, **at_3x3, **coarse),
-            Resolution(stride=2, posterior_bottleneck=40, **at_3x3, **coarse),
-            Resolution(stride=2, posterior_bottleneck=40, encoder_width=128, encoder_bottleneck=32, **at_3x3, **common),
-        )
+            Resolution(stride=1, kernel_size=1, **at_1x1, **coarse),
+            Resolution(stride=4, **at_3x3, **coarse),
+            Resolution(stride=2, **at_3x3, **coarse),
+            Resolution(stride=2, **at_3x3, **coarse),
+            Resolution(stride=2, **at_3x3, **coarse),
+            Resolution(stride=2, **at_3x3, **fine),
+        ),
+        first_posterior_bottleneck=16 // shrink,
     )
+
+
+_DETERMINISTIC = {1: (96, 79), 4: (32, 22)}
+"""Inner channels of the deterministic bottlenecks at 1x1 and 3x3 kernels, by `shrink`."""
 
 
 def _small() -> PatchVDVAEConfig:
@@ -187,9 +197,13 @@ PRESETS: dict[str, PatchVDVAEConfig] = {
     "table4-l12": _official(deterministic=2),
     "table4-l18": _official(deterministic=1),
     "table4-l36": _official(deterministic=0),
+    "table4-small-l6": _official(deterministic=5, shrink=4),
+    "table4-small-l12": _official(deterministic=2, shrink=4),
+    "table4-small-l18": _official(deterministic=1, shrink=4),
+    "table4-small-l36": _official(deterministic=0, shrink=4),
     "small": _small(),
 }
-"""`official`: the paper's 36-group model; `table4-l*`: Table 4's; `small`: the bundled prior's."""
+"""`official`: the paper's 36-group model; `table4-*`: Table 4's, small ones for two cores; `small`: the bundled prior's."""
 
 
 class PatchBlock(LatentBlock):

@@ -1,5 +1,6 @@
-"""Restoration with a hierarchical VAE prior: Algorithm 2."""
+"""Restoration with a hierarchical VAE prior: Algorithm 2, and its sampling counterpart."""
 
+from hvae_jax.restoration.adam import restore_adam
 from hvae_jax.restoration.pnp_hvae import (
     EXPERIMENTS,
     History,
@@ -10,11 +11,13 @@ from hvae_jax.restoration.pnp_hvae import (
     recommended_config,
     restore,
 )
+from hvae_jax.restoration.posterior import Posterior, sample_posterior, sampling_config
 from hvae_jax.restoration.schedules import geometric, linear
 
 __all__ = [
     "EXPERIMENTS",
     "History",
+    "Posterior",
     "Restoration",
     "RestoreConfig",
     "Status",
@@ -23,4 +26,7 @@ __all__ = [
     "paper_config",
     "recommended_config",
     "restore",
+    "restore_adam",
+    "sample_posterior",
+    "sampling_config",
 ]

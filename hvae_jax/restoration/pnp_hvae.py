@@ -2,7 +2,7 @@
 
 With x the image, μ the decoded mean, γ the decoder's deviation and f(x) = ‖Ax - y‖²/2σ², iteration k is
 
-    x_k = argmin_x β f(x) + ‖x - μ_{k-1}‖²/2γ²      (the data step)
+    x_k = argmin_x f(x) + β ‖x - μ_{k-1}‖²/2γ²      (the data step)
     μ_k = HVAE(x_k, τ) = μ_θ(E_τ(x_k))              (Algorithm 1, decoded)
 
 from μ_0 = HVAE(x_0, τ). The returned x is one more data step from the last μ, as in the paper's loop, whose last
@@ -350,7 +350,9 @@ class State(NamedTuple):
     history: History | None
 
 
-class _Terms(NamedTuple):
+class Terms(NamedTuple):
+    """The terms of J1 (eq. 15) of each image, as in `History`."""
+
     data: Array
     latent: Array
     decoder: Array
@@ -369,7 +371,7 @@ def init(problem: Problem, x: Float[Array, "B H W C"], mean: Float[Array, "B H W
     """
     batch, config = x.shape[0], problem.config
     nothing = jnp.full((batch,), jnp.nan, x.dtype)
-    finite = _finite(x) & _finite(mean)
+    finite = all_finite(x) & all_finite(mean)
     history = None
     if config.history:
         empty = jnp.full((batch, config.max_iterations + 1), jnp.nan, x.dtype)
@@ -409,11 +411,11 @@ def step(problem: Problem, state: State) -> State:
     x = problem.data_step(state.mean, _ratio(problem, state.beta, decoder_std))
     mean, latent_term = encode_decode(problem, x, state.beta, at_iteration(problem.noise_level, state.iteration))
     residual = jnp.sqrt(jnp.mean((x - state.x) ** 2, axis=(1, 2, 3)))
-    finite = _finite(x) & _finite(mean)
+    finite = all_finite(x) & all_finite(mean)
 
     terms = None
     if _needs_terms(config):
-        terms = _terms(problem, x, mean, latent_term, decoder_std)
+        terms = objective_terms(problem, x, mean, latent_term, decoder_std)
     if config.stop == "residual":
         beta, best, waited = state.beta, state.best, state.waited
         stopped = residual < config.tolerance
@@ -436,7 +438,7 @@ def step(problem: Problem, state: State) -> State:
     history = state.history
     if history is not None:
         assert terms is not None
-        rows = History(residual, *terms, state.beta, *_psnrs(problem, x, mean))
+        rows = History(residual, *terms, state.beta, *psnrs(problem, x, mean))
         history = jax.tree.map(
             lambda log, row: log.at[:, state.iteration + 1].set(jnp.where(state.active, row, jnp.nan)),
             history,
@@ -515,15 +517,51 @@ def restore(
     Source:
         Prost et al. 2023, Algorithm 2.
     """
+    given = prepare(prior, y, operator, noise_std, config, start, key)
+    if reference is not None:
+        reference = like_images(reference, given.x.shape, "reference", given.y.dtype)
+    # `returns` is taken out: it needs no program of its own.
+    static = given.config.replace(returns="x")
+    out = _restore(prior, operator, given.y, given.noise_std, static, given.x, key, reference)
+    out = out._replace(image=choose(out, given.config.returns))
+    return jax.tree.map(lambda leaf: leaf[0], out) if given.single else out
+
+
+class Prepared(NamedTuple):
+    """Checked arguments of `restore`; batch first.
+
+    Attributes:
+        y: the observations.
+        x: x_0.
+        noise_std: σ, shape (B,).
+        config: the settings, with temperature (B or 1, L), decoder_std and noise_level (B,) or (K, B).
+        single: whether y came without a batch axis.
+    """
+
+    y: Array
+    x: Float[Array, "B H W C"]
+    noise_std: Float[Array, " B"]
+    config: RestoreConfig
+    single: bool
+
+
+def prepare(
+    prior: Prior,
+    y: ArrayLike,
+    operator: Operator,
+    noise_std: ArrayLike,
+    config: RestoreConfig | None,
+    start: ArrayLike | None,
+    key: Array | None,
+) -> Prepared:
+    """Check the arguments of `restore` and bring them into arrays of one type and a batch; see there."""
     y = jnp.asarray(y)
     x_shape = operator.image_shape(y.shape)
     single = len(x_shape) == 3
     if single:
         y, x_shape = y[None], (1, *x_shape)
-    x = operator.initial(y) if start is None else _like_images(start, x_shape, "start", y.dtype)
+    x = operator.initial(y) if start is None else like_images(start, x_shape, "start", y.dtype)
     as_batch(prior, x)
-    if reference is not None:
-        reference = _like_images(reference, x_shape, "reference", y.dtype)
     check_deviation(noise_std, "noise_std")
     batch = x_shape[0]
     if config is None:
@@ -538,10 +576,7 @@ def restore(
         ),
     )
     sigma = jnp.maximum(per_batch(noise_std, batch, "noise_std", y.dtype), 0.1 / 255)
-    # `returns` is taken out: it needs no program of its own.
-    out = _restore(prior, operator, y, sigma, arrays.replace(returns="x"), x, key, reference)
-    out = out._replace(image=_choose(out, config.returns))
-    return jax.tree.map(lambda leaf: leaf[0], out) if single else out
+    return Prepared(y, x, sigma, arrays, single)
 
 
 @jax.jit
@@ -587,7 +622,7 @@ def _restore(
 
     last = jnp.maximum(state.iterations - 1, 0)
     x = problem.data_step(state.mean, _ratio(problem, state.beta, _at_each(decoder_std, last)))
-    x = jnp.where(per_image(_finite(x), x).astype(bool), x, state.x)
+    x = jnp.where(per_image(all_finite(x), x).astype(bool), x, state.x)
     return Restoration(
         image=x,
         x=x,
@@ -599,7 +634,7 @@ def _restore(
     )
 
 
-def _choose(out: Restoration, returns: str | tuple[str, ...]) -> Float[Array, "B H W C"]:
+def choose(out: Restoration, returns: str | tuple[str, ...]) -> Float[Array, "B H W C"]:
     """The iterate that `returns` names, for all or for each image."""
     if isinstance(returns, str):
         return out.x if returns == "x" else out.mean
@@ -608,7 +643,7 @@ def _choose(out: Restoration, returns: str | tuple[str, ...]) -> Float[Array, "B
     return jnp.stack([out.x[i] if name == "x" else out.mean[i] for i, name in enumerate(returns)])
 
 
-def _like_images(value: ArrayLike, shape: tuple[int, ...], name: str, dtype: Any) -> Float[Array, "B H W C"]:
+def like_images(value: ArrayLike, shape: tuple[int, ...], name: str, dtype: Any) -> Float[Array, "B H W C"]:
     """An image or a batch as a batch of the shape, without copying one image to many."""
     array = jnp.asarray(value, dtype)
     if array.shape != shape and (1, *array.shape) != shape:
@@ -626,16 +661,17 @@ def _needs_terms(config: RestoreConfig) -> bool:
     return config.history or (config.stop == "plateau" and config.track == "objective")
 
 
-def _terms(problem: Problem, x: Array, mean: Array, latent_term: Array | None, decoder_std: Array) -> _Terms:
+def objective_terms(problem: Problem, x: Array, mean: Array, latent_term: Array | None, decoder_std: Array) -> Terms:
     """The terms of J1 (eq. 15)."""
     assert latent_term is not None
     misfit = (problem.operator(x) - problem.operator.observed(problem.y)) / per_image(problem.noise_std, problem.y)
     std = per_image(decoder_std, x)
     decoder = gaussian.Gaussian(mean, jnp.broadcast_to(std, mean.shape))
-    return _Terms(0.5 * gaussian.sum_per_image(misfit**2), latent_term, -gaussian.log_density(x, decoder))
+    return Terms(0.5 * gaussian.sum_per_image(misfit**2), latent_term, -gaussian.log_density(x, decoder))
 
 
-def _psnrs(problem: Problem, x: Array, mean: Array) -> tuple[Array | None, Array | None]:
+def psnrs(problem: Problem, x: Array, mean: Array) -> tuple[Array | None, Array | None]:
+    """PSNR of both iterates against the reference, None where there is none."""
     if problem.reference is None:
         return None, None
     return psnr(x, problem.reference), psnr(mean, problem.reference)
@@ -647,12 +683,13 @@ def _first_row(problem: Problem, state: State, latent_term: Array | None) -> His
     nothing = jnp.full_like(state.beta, jnp.nan)
     decoder_std = at_iteration(problem.decoder_std, state.iteration)
     known = nothing if latent_term is None else latent_term
-    terms = _terms(problem, state.x, state.mean, known, decoder_std)
-    rows = History(nothing, *terms, state.beta, *_psnrs(problem, state.x, state.mean))
+    terms = objective_terms(problem, state.x, state.mean, known, decoder_std)
+    rows = History(nothing, *terms, state.beta, *psnrs(problem, state.x, state.mean))
     return jax.tree.map(lambda log, row: log.at[:, 0].set(row), state.history, rows)
 
 
-def _finite(x: Array) -> Bool[Array, " B"]:
+def all_finite(x: Float[Array, "B H W C"]) -> Bool[Array, " B"]:
+    """Whether nothing of an image is NaN or infinite."""
     return jnp.all(jnp.isfinite(x), axis=(1, 2, 3))
 
 

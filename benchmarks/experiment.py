@@ -1,0 +1,303 @@
+"""One run of an experiment: rows that survive an interruption, and the tables, figures and pictures made of them."""
+
+import csv
+import datetime
+import hashlib
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from benchmarks.methods import Method
+from benchmarks.problems import Images, Problem
+from hvae_jax.images import write_image
+from hvae_jax.metrics import lpips, psnr, ssim
+from hvae_jax.prior import Prior
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+METRICS = ("PSNR", "SSIM", "LPIPS")
+BEST = {"PSNR": "max", "SSIM": "max", "LPIPS": "min", "seconds": "min"}
+
+
+class Run:
+    """A run of an experiment in a folder of its own.
+
+    Finished rows are in `rows.jsonl`, each with a digest of the settings that it depends on; the same command takes
+    up those of its own settings and computes the others.
+
+    Args:
+        name: of the experiment, and of the folder in `out`.
+        title: what it shows.
+        paper: the table or figure of the paper.
+        out: where all experiments' folders are.
+        command: that made it.
+        settings: what the rows depend on; shown beside the tables.
+    """
+
+    def __init__(self, name: str, title: str, paper: str, out: Path, command: str, settings: dict[str, Any]) -> None:
+        self.folder = out / name
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._about = {"name": name, "title": title, "paper": paper, "command": command}
+        self._settings = settings
+        self._digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+        self._tables: list[dict[str, Any]] = []
+        self._figures: list[dict[str, str]] = []
+        self._comparisons: list[dict[str, str | None]] = []
+        self._warm: set[tuple] = set()
+        self._rows = {json.dumps(row["key"], sort_keys=True): row["values"] for row in self._read_rows()}
+        self._used: set[str] = set()
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+        self._progress = Progress(
+            *columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal
+        )
+        self._bar = self._progress.add_task(name, total=None)
+
+    def __enter__(self) -> "Run":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def expect(self, rows: int) -> None:
+        """Tell the progress bar how many rows there will be."""
+        self._progress.update(self._bar, total=rows)
+
+    def row(self, key: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The values of a row: those of an earlier run with these settings, or computed now and kept.
+
+        Args:
+            key: what the row is of.
+            compute: makes its values, of JSON's types.
+
+        Returns:
+            The values.
+        """
+        name = json.dumps(key, sort_keys=True)
+        self._progress.update(self._bar, description=", ".join(str(value) for value in key.values()))
+        if name not in self._rows:
+            self._rows[name] = compute()
+            line = json.dumps({"settings": self._digest, "key": key, "values": self._rows[name]})
+            with (self.folder / "rows.jsonl").open("a") as file:
+                file.write(line + "\n")
+        self._progress.advance(self._bar)
+        return self._rows[name]
+
+    def restore(
+        self, method: tuple[str, Method], problem: Problem, names: Sequence[str], batch: int, pictures: int
+    ) -> dict[str, Any]:
+        """A row: a problem's images restored by a method, in calls of one size.
+
+        Args:
+            method: its name, and itself.
+            problem: the problem.
+            names: of the images.
+            batch: images in a call.
+            pictures: of how many images to keep the pictures.
+
+        Returns:
+            "PSNR", "SSIM" and "LPIPS" per image, "seconds" per image without compiling, and "pictures".
+        """
+        key = {**problem.label, "method": method[0]}
+        return self.row(key, lambda: self._restore(*method, problem, names, batch, pictures))
+
+    def _restore(
+        self, name: str, method: Method, problem: Problem, names: Sequence[str], batch: int, pictures: int
+    ) -> dict[str, Any]:
+        count = len(problem.observed)
+        batch = min(batch, count)
+        results, seconds = [], 0.0
+        for start in range(0, count, batch):
+            part = problem.observed[start : start + batch]
+            # A smaller last call would compile again.
+            whole = np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
+            kind = (name, type(problem.operator), whole.shape)
+            if kind not in self._warm:
+                jax.block_until_ready(method(whole, problem.operator, problem.noise_std))
+                self._warm.add(kind)
+            begin = time.perf_counter()
+            restored = jax.block_until_ready(method(whole, problem.operator, problem.noise_std))
+            seconds += (time.perf_counter() - begin) / batch * len(part)
+            results.append(np.asarray(restored)[: len(part)])
+        restored = np.concatenate(results)
+        values = {name: scores.tolist() for name, scores in score(restored, problem.clean).items()}
+        kept = [self._keep(name, problem, image, restored[i], i) for i, image in enumerate(names[:pictures])]
+        return {**values, "seconds": seconds / count, "pictures": kept}
+
+    def _keep(self, method: str, problem: Problem, image: str, restored: np.ndarray, i: int) -> dict[str, str | None]:
+        """Write the pictures of a before/after comparison."""
+        where = "-".join(str(value) for value in problem.label.values())
+        slug = "".join(c if c.isalnum() or c in "-." else "-" for c in f"{where}-{image}".lower())
+        factor = problem.clean.shape[1] // problem.observed.shape[1]
+        observed = problem.observed[i].repeat(factor, axis=0).repeat(factor, axis=1)
+        files = {
+            f"{slug}-observed.png": observed,
+            f"{slug}-{method}.png": restored,
+            f"{image}-clean.png": problem.clean[i],
+        }
+        for file, pixels in files.items():
+            write_image(self.folder / file, pixels, overwrite=True)
+        before, after, reference = files
+        described = ", ".join(f"{name} {value}" for name, value in problem.label.items())
+        start, end = (float(psnr(x.astype(np.float32), problem.clean[i])) for x in (observed, restored))
+        caption = f"{image}: {described}; {method}, {start:.2f} to {end:.2f} dB"
+        return {"caption": caption, "before": before, "after": after, "reference": reference}
+
+    def table(
+        self,
+        title: str,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[Any]],
+        *,
+        best: Sequence[str | None] | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
+        """Add a table; `best` says of each column whether its "max" or "min" is to be marked."""
+        self._tables.append(
+            {"title": title, "columns": list(columns), "rows": [list(row) for row in rows]}
+            | {"best": None if best is None else list(best), "notes": list(notes)}
+        )
+
+    def figure(self, figure: "Figure", file: str, caption: str) -> None:
+        """Add a figure of Matplotlib."""
+        content = io.BytesIO()
+        figure.savefig(content, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
+        write_atomically(self.folder / file, content.getvalue())
+        self._figures.append({"file": file, "caption": caption})
+
+    def picture(self, pixels: np.ndarray, file: str, caption: str) -> None:
+        """Add a picture as a figure."""
+        write_image(self.folder / file, pixels, overwrite=True)
+        self._figures.append({"file": file, "caption": caption})
+
+    def compare(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Add the before/after pictures of rows of `restore`."""
+        for row in rows:
+            self._comparisons += row["pictures"]
+
+    def finish(self) -> None:
+        """Write NAME.json, NAME.md and NAME.csv, and print the tables."""
+        name = self._about["name"]
+        settings = {**self._settings, "date": datetime.datetime.now(datetime.UTC).date().isoformat()}
+        content = {**self._about, "settings": settings, "tables": self._tables}
+        content |= {"figures": self._figures, "comparisons": self._comparisons}
+        write_atomically(
+            self.folder / f"{name}.json", json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n"
+        )
+        write_atomically(self.folder / f"{name}.md", self._markdown(settings).encode())
+        sheet = io.StringIO()
+        for table in self._tables:
+            csv.writer(sheet, lineterminator="\n").writerows([table["columns"], *table["rows"]])
+        write_atomically(self.folder / f"{name}.csv", sheet.getvalue().encode())
+        console = Console(width=None if sys.stdout.isatty() else 160)
+        for table in self._tables:
+            shown = Table(title=table["title"], title_justify="left")
+            for i, column in enumerate(table["columns"]):
+                shown.add_column(column, justify="left" if i == 0 else "right")
+            for row in table["rows"]:
+                shown.add_row(*map(in_words, row))
+            console.print(shown)
+        for note in dict.fromkeys(note for table in self._tables for note in table["notes"]):
+            console.print(note, highlight=False)
+        console.print(f"{self.folder}: {name}.json, .md, .csv, {len(self._figures)} figures", highlight=False)
+
+    def _markdown(self, settings: dict[str, Any]) -> str:
+        lines = [f"# {self._about['title']} ({self._about['paper']})", "", f"`{self._about['command']}`", ""]
+        for table in self._tables:
+            lines += [f"**{table['title']}**", "", markdown(table["columns"], table["rows"]), ""]
+            lines += [f"{note}  " for note in table["notes"]] + [""]
+        for figure in self._figures:
+            lines += [f"![{figure['caption']}]({figure['file']})", "", figure["caption"], ""]
+        return "\n".join([*lines, *(f"- {name}: {value}" for name, value in settings.items()), ""])
+
+    def _read_rows(self) -> list[dict[str, Any]]:
+        """The rows with these settings; a line that was cut by a kill is left out."""
+        path = self.folder / "rows.jsonl"
+        rows = []
+        for line in path.read_text().splitlines() if path.exists() else ():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if row["settings"] == self._digest:
+                rows.append(row)
+        return rows
+
+
+def score(restored: np.ndarray, clean: np.ndarray) -> dict[str, np.ndarray]:
+    """PSNR, SSIM and LPIPS of each image."""
+    x, r = jnp.asarray(restored), jnp.asarray(clean)
+    return {name: np.asarray(_METRICS[name](x, r), np.float64).round(5) for name in METRICS}
+
+
+_METRICS: dict[str, Callable] = {"PSNR": jax.jit(psnr), "SSIM": jax.jit(ssim), "LPIPS": lpips}
+
+
+def means(rows: Sequence[dict[str, Any]]) -> list[float]:
+    """Mean PSNR, SSIM, LPIPS over all images of rows, and seconds per image."""
+    averages = [float(np.mean([value for row in rows for value in row[name]])) for name in METRICS]
+    return [*averages, float(np.mean([row["seconds"] for row in rows]))]
+
+
+def standard_error(rows: Sequence[dict[str, Any]], metric: str = "PSNR") -> float:
+    """Of the mean over images, each image's rows (kernels) averaged first."""
+    per_image = np.mean([row[metric] for row in rows], axis=0)
+    return float(np.std(per_image, ddof=1) / np.sqrt(len(per_image))) if len(per_image) > 1 else float("nan")
+
+
+def settings_of(prior: Prior, name: str, images: Images | None, **more: Any) -> dict[str, Any]:
+    """What a run's rows depend on: prior, images, versions, device, and whatever else."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(prior.params):
+        digest.update(np.asarray(leaf).tobytes())
+    versions = {package: importlib.metadata.version(package) for package in ("hvae_jax", "jax", "flax", "numpy")}
+    device = jax.devices()[0]
+    shown = {} if images is None else {"images": f"{images.source}: {', '.join(images.names)}", "pixels": images.digest}
+    return {
+        "prior": f"{prior.info.get('name', name)} ({digest.hexdigest()[:16]})",
+        **shown,
+        **more,
+        "device": f"{device.device_kind}, {os.cpu_count()} cores" if device.platform == "cpu" else device.device_kind,
+        "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
+        "python": platform.python_version(),
+    }
+
+
+def in_words(value: Any) -> str:
+    """A cell of a table: numbers with as many digits as they deserve."""
+    if value is None or value != value:
+        return "–"
+    if isinstance(value, float) and 0 < abs(value) < 0.01:
+        return f"{value:.2g}"
+    if isinstance(value, float):
+        return f"{value:.2f}" if abs(value) >= 2 else f"{value:.3f}"
+    return str(value)
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A Markdown table."""
+    lines = [columns, ["---"] * len(columns), *(map(in_words, row) for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file, all or nothing."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)

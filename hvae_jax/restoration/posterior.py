@@ -1,0 +1,186 @@
+"""Posterior sampling: what the observation leaves undecided, pixel by pixel.
+
+Algorithm 2 with each maximum replaced by a draw is a Gibbs sampler. With μ the decoded mean, γ the decoder's deviation
+and ρ = βσ²/γ² the ratio of the data step, a sweep draws
+
+    z ~ q(z|x)^β p(z)^λ, λ = 1/τ² - β, level by level           (eq. 18, drawn)
+    x ~ p(y|x) p(x|z)^β = N(M⁻¹(Aᵀy + ρ μ(z)), σ² M⁻¹), M = AᵀA + ρ  (eq. 19, drawn)
+
+and x is, where q is the model's own posterior, in the end distributed as ∫ p(y|x) p(x|z)^β p(z)^(1/τ²) dz: the exact
+posterior p(x|y) for τ = β = 1.
+
+The draw of x needs no code for each operator: it is the data step from disturbed data (perturb-and-MAP),
+
+    x = argmin_x ½‖A x - (y + σ ε₁)‖² + ρ/2 ‖x - (μ + γ ε₂/√β)‖²,
+
+linear in ε with the mean above and the covariance M⁻¹(σ² AᵀA + ρ² γ²/β) M⁻¹ = σ² M⁻¹. So it is as exact as the data
+step: a closed form for masks, blur and super-resolution, conjugate gradient to round-off for any other operator.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int, Key
+
+from hvae_jax import gaussian
+from hvae_jax.gaussian import Gaussian, per_image
+from hvae_jax.models import hierarchy
+from hvae_jax.models.hierarchy import Pass
+from hvae_jax.operators import Operator
+from hvae_jax.prior import Prior, run_pass
+from hvae_jax.restoration.pnp_hvae import RestoreConfig, Status, all_finite, prepare, recommended_config
+from hvae_jax.restoration.schedules import at_iteration
+
+
+class Posterior(NamedTuple):
+    """What `sample_posterior` returns; without the batch axis if y has none.
+
+    Attributes:
+        samples: x at the end of each chain, not clipped, shape (chains, *B, H, W, C).
+        mean: mean over the chains and their counted sweeps.
+        std: standard deviation over them, of each pixel, in the images' unit.
+        status: a `Status` for each image: NOT_FINITE, or ITERATION_LIMIT, the regular end.
+    """
+
+    samples: Float[Array, "chains *B H W C"]
+    mean: Float[Array, "*B H W C"]
+    std: Float[Array, "*B H W C"]
+    status: Int[Array, "*B"]
+
+
+def sampling_config(config: RestoreConfig) -> RestoreConfig:
+    """Settings tuned for `restore`, made fit for sampling: γ becomes the noise level s, where one is set.
+
+    The maximisation of Algorithm 2 may have a γ of several s, for its x carries less noise than γ. A drawn x carries
+    noise of deviation γ wherever y says nothing, and a noise-conditional prior that is told of less lets it grow from
+    sweep to sweep.
+
+    Args:
+        config: settings for `restore`.
+
+    Returns:
+        The settings; the same ones where `noise_level` is None.
+    """
+    return config if config.noise_level is None else config.replace(decoder_std=config.noise_level)
+
+
+def sample_posterior(
+    prior: Prior,
+    y: Float[ArrayLike, "*B h w c"],
+    operator: Operator,
+    noise_std: ArrayLike,
+    key: Key[Array, ""],
+    config: RestoreConfig | None = None,
+    *,
+    chains: int = 4,
+    sweeps: int = 32,
+    burn_in: int = 16,
+    start: Float[ArrayLike, "*B H W C"] | None = None,
+) -> Posterior:
+    """Draw images from p(x|y) for y = A x + σ ε; one compiled program, the loop included.
+
+    Chain c of image i depends on the key, c and i, and not on how many chains and images there are. The memory does
+    not grow with the number of sweeps.
+
+    Args:
+        prior: the prior.
+        y: observation(s), as for `restore`.
+        operator: A.
+        noise_std: σ in the images' unit, a number or one per image (B,). Values below 0.1/255 act as that.
+        key: a key of `jax.random` (`jax.random.key`).
+        config: settings as for `restore`, of which temperature, decoder_std, noise_level, beta_max and the data step's
+            are used; by default the `sampling_config` of those that the prior recommends. The draws are exact with
+            `data_step="exact"` only. A schedule is gone through once, before the burn-in, and its last row stays.
+        chains: number of independent chains, which run at once.
+        sweeps: number of sweeps of each chain that are counted, at least 2 together with the chains.
+        burn_in: number of sweeps before those (and after the schedule, if there is one).
+        start: x of all chains before the first sweep; by default `operator.initial(y)`.
+
+    Returns:
+        A sample of each chain, mean and standard deviation. Divergence is no exception but a `Status`.
+
+    Raises:
+        ValueError: a shape, a type or a setting does not fit.
+
+    Example:
+        >>> out = sample_posterior(prior, y, operators.Blur(kernel), 7.65 / 255, jax.random.key(0), chains=8)
+        >>> out.samples.shape, out.std.shape
+        ((8, 256, 256, 3), (256, 256, 3))
+
+    Source:
+        The official code's `mode=sample`; Papandreou and Yuille, "Gaussian sampling by local perturbations", 2010.
+    """
+    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()):
+        raise ValueError(f"key must be one key of jax.random.key, got {key!r}")
+    if chains < 1 or sweeps < 1 or chains * sweeps < 2:
+        raise ValueError(
+            f"expected chains >= 1 and sweeps >= 1 that make at least 2 samples, got {chains} and {sweeps}"
+        )
+    if burn_in < 0:
+        raise ValueError(f"burn_in must not be negative, got {burn_in}")
+    if config is None:
+        config = sampling_config(recommended_config(prior, noise_std, operator))
+    given = prepare(prior, y, operator, noise_std, config, start, key)
+    image_keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(given.x.shape[0]))
+    keys = jax.vmap(lambda chain: jax.vmap(lambda k: jax.random.fold_in(k, chain))(image_keys))(jnp.arange(chains))
+    static = given.config.replace(returns="x")  # it needs no program of its own
+    out = _sample_posterior(prior, operator, given.y, given.noise_std, static, given.x, keys, burn_in, sweeps)
+    return Posterior(out.samples[:, 0], *(leaf[0] for leaf in out[1:])) if given.single else out
+
+
+@jax.jit
+def _sample_posterior(
+    prior: Prior,
+    operator: Operator,
+    y: Array,
+    noise_std: Array,
+    config: RestoreConfig,
+    x: Array,
+    keys: Key[Array, "chains B"],
+    burn_in: int,
+    sweeps: int,
+) -> Posterior:
+    levels, beta = prior.levels, config.beta_max
+    decoder_std, noise_level, temperature = map(
+        jnp.asarray, (config.decoder_std, config.noise_level, config.temperature)
+    )
+    schedule = max(rows.shape[0] - 1 if rows.ndim == 2 else 0 for rows in (decoder_std, noise_level))
+    first = schedule + burn_in
+
+    def sweep(x: Array, keys: Array, k: Array) -> Array:
+        gamma, level = at_iteration(decoder_std, k), at_iteration(noise_level, k)
+        keys = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, k), levels + 2))(keys)
+        latents = Pass(hierarchy.tempered_sample, temperature, jnp.full((1,), beta, x.dtype), noise=keys[:, 2:])
+        mean = run_pass(prior, x, latents, level)[0].mean
+        disturbed_mean = gaussian.sample(Gaussian(mean, per_image(gamma * beta**-0.5, mean)), keys[:, 0])
+        disturbed_y = gaussian.sample(Gaussian(y, per_image(noise_std, y)), keys[:, 1])
+        # What depends on the operator only, the compiler takes out of the loop.
+        return operator.data_step(
+            disturbed_mean,
+            disturbed_y,
+            beta * (noise_std / gamma) ** 2,
+            config.data_step,
+            config.cg_steps,
+            config.cg_tolerance,
+        )
+
+    def step(k: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        x, mean, squares = state
+        x = jax.vmap(partial(sweep, k=k))(x, keys)
+        # Chan's update with one value of each chain; until the first sweep that counts it starts anew.
+        count = jnp.maximum(k - first, 0)
+        mean, squares = (jnp.where(count > 0, total, 0) for total in (mean, squares))
+        now = x.mean(axis=0)
+        squares += ((x - now) ** 2).sum(axis=0) + (now - mean) ** 2 * (len(x) * count / (count + 1))
+        return x, mean + (now - mean) / (count + 1), squares
+
+    state = jnp.broadcast_to(x, (len(keys), *x.shape)), jnp.zeros_like(x), jnp.zeros_like(x)
+    samples, mean, squares = lax.fori_loop(0, first + sweeps, step, state)
+    std = jnp.sqrt(squares / (len(keys) * sweeps - 1))
+    finite = all_finite(std) & all_finite(mean) & jax.vmap(all_finite)(samples).all(axis=0)
+    status = jnp.where(finite, Status.ITERATION_LIMIT, Status.NOT_FINITE).astype(jnp.int32)
+    return Posterior(samples, mean, std, status)
