@@ -215,6 +215,7 @@ class Run:
             console.print(shown)
         for note in dict.fromkeys(note for table in self._tables for note in table["notes"]):
             console.print(note, highlight=False)
+        console.print(", ".join(f"{key}: {value}" for key, value in settings.items()), style="dim", highlight=False)
         console.print(f"{self.folder}: {name}.json, .md, .csv, {len(self._figures)} figures", highlight=False)
 
     def _markdown(self, settings: dict[str, Any]) -> str:

@@ -24,11 +24,10 @@ from hvae_jax.prior import Prior, reconstruct
 TEMPERATURE = 0.8
 
 
-def random_state(config: VDVAEConfig, seed: int = 0) -> dict[str, np.ndarray]:
-    """A state dict in OpenAI's layout, its weights such that activations neither vanish nor grow."""
-    rng = np.random.default_rng(seed)
+def official_shapes(config: VDVAEConfig) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a model's tensors in OpenAI's layout."""
     template = jax.eval_shape(VDVAE(config).initialize, jax.random.key(0))
-    state = {}
+    shapes = {}
     for name, (path, layer) in expand(vdvae.rules(config)).items():
         leaf = template
         for key in path:
@@ -36,12 +35,27 @@ def random_state(config: VDVAEConfig, seed: int = 0) -> dict[str, np.ndarray]:
         shape = leaf.shape if layer is None else leaf.shape[1:]
         if path[-1] == "kernel":
             *sides, inputs, outputs = (1, 1, *shape)[-4:]
-            scale = np.float32(np.sqrt(0.3 / (np.prod(sides) * inputs)))
-            state[name] = scale * rng.standard_normal((outputs, inputs, *sides), np.float32)
+            shape = (outputs, inputs, *sides)
         elif len(shape) == 3:
-            state[name] = 0.1 * rng.standard_normal((1, shape[2], *shape[:2]), np.float32)
+            shape = (1, shape[2], *shape[:2])
         elif path[-1] == "gain" or name == "decoder.bias":
-            state[name] = np.full((1, *shape, 1, 1), float(path[-1] == "gain"), np.float32)
+            shape = (1, *shape, 1, 1)
+        shapes[name] = shape
+    return shapes
+
+
+def random_state(config: VDVAEConfig, seed: int = 0) -> dict[str, np.ndarray]:
+    """A state dict in OpenAI's layout, its weights such that activations neither vanish nor grow."""
+    rng = np.random.default_rng(seed)
+    state = {}
+    for name, shape in official_shapes(config).items():
+        if name == "decoder.gain":
+            state[name] = np.ones(shape, np.float32)
+        elif name.endswith("weight"):
+            scale = np.float32(np.sqrt(0.3 / np.prod(shape[1:])))
+            state[name] = scale * rng.standard_normal(shape, np.float32)
+        elif name.startswith("decoder.bias_xs."):
+            state[name] = 0.1 * rng.standard_normal(shape, np.float32)
         else:
             state[name] = np.zeros(shape, np.float32)
     return state

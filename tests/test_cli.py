@@ -127,7 +127,8 @@ def test_degrade_and_restore_improves_the_image(tmp_path, photo, run, boundary):
         reference = ("--reference", tmp_path / "clean.png")
         code, out, err = run("restore", tmp_path / "y.png", "--out", tmp_path / "x.png", *options, *reference)
     assert (code, err) == (0, "")
-    before, after = map(float, re.search(r"PSNR ([\d.]+) -> ([\d.]+) dB, SSIM 0\.\d+ -> 0\.\d+", out).groups())
+    pattern = r"PSNR ([\d.]+) -> ([\d.]+) dB, SSIM 0\.\d+ -> 0\.\d+, LPIPS 0\.\d+ -> 0\.\d+"
+    before, after = map(float, re.search(pattern, out).groups())
     restored = images.read_image(tmp_path / "x.png")
     assert restored.pixels.shape == clean.shape
     assert after == pytest.approx(float(hj.metrics.psnr(restored.pixels, clean)), abs=0.02)

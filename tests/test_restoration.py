@@ -35,18 +35,7 @@ def golden():
 @partial(jax.jit, static_argnames="steps")
 def iterate(prior, operator, y, noise_std, config, x0, mean0, steps):
     """The states after each number of steps in `steps`."""
-    problem = solver.Problem(
-        prior=prior,
-        operator=operator,
-        y=y,
-        noise_std=noise_std,
-        temperature=config.temperature,
-        decoder_std=config.decoder_std,
-        noise_level=config.decoder_std,
-        data_step=operator.data_step_for(y, config.data_step, config.cg_steps),
-        config=config,
-        reference=None,
-    )
+    problem = solver.Problem.of(prior, operator, y, noise_std, config.replace(noise_level=config.decoder_std))
 
     def until(state, limit):
         def unfinished(s):

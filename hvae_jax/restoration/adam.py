@@ -151,21 +151,7 @@ def _restore_adam(
     reference: Array | None,
     objective: Objective,
 ) -> Restoration:
-    temperature, decoder_std, noise_level = map(
-        jnp.asarray, (config.temperature, config.decoder_std, config.noise_level)
-    )
-    problem = Problem(
-        prior=prior,
-        operator=operator,
-        y=y,
-        noise_std=noise_std,
-        temperature=temperature,
-        decoder_std=decoder_std,
-        noise_level=noise_level,
-        data_step=operator.data_step_for(y),  # not called
-        config=config,
-        reference=reference,
-    )
+    problem = Problem.of(prior, operator, y, noise_std, config, reference)
     if latents is None:
         latents = first_latents(problem, x, key)
     optimizer = optax.adam(learning_rate)

@@ -319,6 +319,22 @@ class Problem(NamedTuple):
     config: RestoreConfig
     reference: Float[Array, "B H W C"] | None
 
+    @classmethod
+    def of(
+        cls,
+        prior: Prior,
+        operator: Operator,
+        y: Array,
+        noise_std: Float[Array, " B"],
+        config: RestoreConfig,
+        reference: Float[Array, "B H W C"] | None = None,
+    ) -> "Problem":
+        """From what `prepare` made; what depends on the operator and y alone is computed here, once."""
+        given = (config.temperature, config.decoder_std, config.noise_level)
+        temperature, decoder_std, noise_level = map(jnp.asarray, given)
+        data_step = operator.data_step_for(y, config.data_step, config.cg_steps, config.cg_tolerance)
+        return cls(prior, operator, y, noise_std, temperature, decoder_std, noise_level, data_step, config, reference)
+
 
 class State(NamedTuple):
     """The state of Algorithm 2.
@@ -590,22 +606,8 @@ def _restore(
     key: Array | None,
     reference: Array | None,
 ) -> Restoration:
-    temperature, decoder_std, noise_level = map(
-        jnp.asarray, (config.temperature, config.decoder_std, config.noise_level)
-    )
-    problem = Problem(
-        prior=prior,
-        operator=operator,
-        y=y,
-        noise_std=noise_std,
-        temperature=temperature,
-        decoder_std=decoder_std,
-        noise_level=noise_level,
-        data_step=operator.data_step_for(y, config.data_step, config.cg_steps, config.cg_tolerance),
-        config=config,
-        reference=reference,
-    )
-    first_level = at_iteration(noise_level, jnp.zeros((), jnp.int32))
+    problem = Problem.of(prior, operator, y, noise_std, config, reference)
+    first_level = at_iteration(problem.noise_level, jnp.zeros((), jnp.int32))
     beta = jnp.full((x.shape[0],), config.beta_min, x.dtype)
     latent_term = None
     if config.initial == "encode":
@@ -621,7 +623,7 @@ def _restore(
     state = lax.while_loop(lambda s: ~terminate(problem, s), partial(step, problem), state)
 
     last = jnp.maximum(state.iterations - 1, 0)
-    x = problem.data_step(state.mean, _ratio(problem, state.beta, _at_each(decoder_std, last)))
+    x = problem.data_step(state.mean, _ratio(problem, state.beta, _at_each(problem.decoder_std, last)))
     x = jnp.where(per_image(all_finite(x), x).astype(bool), x, state.x)
     return Restoration(
         image=x,
