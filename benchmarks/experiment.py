@@ -100,7 +100,13 @@ class Run:
         return self._rows[name]
 
     def restore(
-        self, method: tuple[str, Method], problem: Problem, names: Sequence[str], batch: int, pictures: int
+        self,
+        method: tuple[str, Method],
+        problem: Problem,
+        names: Sequence[str],
+        batch: int,
+        pictures: int,
+        version: str | None = None,
     ) -> dict[str, Any]:
         """A row: a problem's images restored by a method, in calls of one size.
 
@@ -110,11 +116,12 @@ class Run:
             names: of the images.
             batch: images in a call.
             pictures: of how many images to keep the pictures.
+            version: of the method, where it may change.
 
         Returns:
             "PSNR", "SSIM" and "LPIPS" per image, "seconds" per image without compiling, and "pictures".
         """
-        key = {**problem.label, "method": method[0]}
+        key = {**problem.label, "method": method[0], **({} if version is None else {"version": version})}
         return self.row(key, lambda: self._restore(*method, problem, names, batch, pictures))
 
     def _restore(

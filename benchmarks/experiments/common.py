@@ -1,6 +1,7 @@
 """What the experiments share: their options, their methods, tables of methods."""
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,9 @@ class Options:
     def start(self, name: str, title: str, paper: str, *, uses_images: bool = True, **settings: Any) -> Run:
         """Begin the run of an experiment."""
         images = self.images if uses_images else None
-        about = settings_of(self.prior, self.prior_name, images, seed=self.seed, **settings)
+        given = {"kernels": self.kernels, "weights": self.weights}
+        files = {key: f"{path.name} ({digest(path)})" for key, path in given.items() if path is not None}
+        about = settings_of(self.prior, self.prior_name, images, seed=self.seed, **files, **settings)
         return Run(name, title, paper, self.out, self.command, about)
 
 
@@ -125,6 +128,17 @@ def resolve(options: Options, names: Sequence[str], faces: bool = False) -> dict
     return found
 
 
+def digest(path: Path) -> str:
+    """Of a file's content."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def version(method: str) -> str | None:
+    """Of a method in a file of the user's, so that an edited one is run again."""
+    file = Path(method.rpartition(":")[0])
+    return digest(file) if file.suffix == ".py" else None
+
+
 def evaluate(
     run: Run, options: Options, problems: Sequence[Problem], chosen: dict[str, Method | str]
 ) -> tuple[dict[tuple[int, str], dict[str, Any]], list[str]]:
@@ -141,7 +155,9 @@ def evaluate(
         for i, problem in enumerate(problems):
             shown = options.pictures if name == "pnp-hvae" else 0
             try:
-                rows[i, name] = run.restore((name, method), problem, options.images.names, options.batch, shown)
+                rows[i, name] = run.restore(
+                    (name, method), problem, options.images.names, options.batch, shown, version(name)
+                )
             except Unavailable as reason:  # weights that could not be downloaded
                 notes.append(f"{name}: {reason}")
                 break
@@ -174,5 +190,6 @@ def method_table(
 
 SCORES = (
     "Means over the images (and kernels); ± PSNR is the standard error over images; seconds per image, compiling not "
-    "counted. The paper's numbers are of other images and other priors."
+    "counted. The observation is shown with its holes filled smoothly, or enlarged. The paper's numbers are of other "
+    "images and other priors."
 )
