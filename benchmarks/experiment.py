@@ -212,7 +212,7 @@ class Run:
         for table in self._tables:
             csv.writer(sheet, lineterminator="\n").writerows([table["columns"], *table["rows"]])
         write_atomically(self.folder / f"{name}.csv", sheet.getvalue().encode())
-        console = Console(width=None if sys.stdout.isatty() else 160)
+        console = Console(width=None if sys.stdout.isatty() else 160, markup=False)
         for table in self._tables:
             shown = Table(title=table["title"], title_justify="left")
             for i, column in enumerate(table["columns"]):

@@ -141,7 +141,9 @@ def _resume(url: str, output_file: str, pooch: Any, *, unfinished: Path) -> None
                 response = getattr(error, "response", None)
                 refused = response is not None and response.status_code < 500
                 if refused or failures > RETRIES:
-                    kept = f"; {_size(unfinished):,} bytes are kept, the same command goes on" if not refused else ""
+                    kept = (
+                        f"; {_size(unfinished):,} bytes are kept, the same command goes on" if _size(unfinished) else ""
+                    )
                     raise DownloadError(
                         f"{url} cannot be downloaded: {_reason(error)}{kept}. If you have the file already, give its "
                         "name instead"

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -66,13 +67,14 @@ def check(found):
 
 def test_a_table_of_methods(run, monkeypatch):
     Path("mine.py").write_text("def half(y, A, noise_std):\n    return 0.5 + 0 * A.adjoint(y)\n")
-    options = ("--methods", "observation,pnp-hvae,mine.py:half,fdncnn", "--batch", 1)
+    monkeypatch.setitem(sys.modules, "deepinv", None)  # as where the extra is not installed
+    options = ("--methods", "observation,pnp-hvae,mine.py:half,fdncnn,dps", "--batch", 1)
     first, printed = run("deblurring", *options)
     check(first)
     assert [table["title"].split(", ")[-1] for table in first["tables"]] == ["σ = 2.55", "σ = 7.65", "σ = 12.75"]
     table = first["tables"][0]
     by_method = {row[0]: row for row in table["rows"]}
-    assert list(by_method) == ["observation", "pnp-hvae", "mine.py:half", "fdncnn"]
+    assert list(by_method) == ["observation", "pnp-hvae", "mine.py:half", "fdncnn", "dps"]
     assert by_method["pnp-hvae"][6:] == [27.75, 0.79, 0.31]  # the paper's
     assert by_method["fdncnn"][1] is None
     assert any(note.startswith("fdncnn: FDnCNN's weights") for note in table["notes"])
@@ -81,6 +83,7 @@ def test_a_table_of_methods(run, monkeypatch):
     assert by_method["mine.py:half"][1] == pytest.approx(grey, abs=0.01)
     assert len(first["comparisons"]) == 12
     assert "pnp-hvae" in printed
+    assert "pip install 'hvae_jax[peers]'" in printed
 
     # The same command computes nothing again; a row that was lost, and one that a kill cut, are computed anew.
     rows = Path("results/deblurring/rows.jsonl")

@@ -27,10 +27,11 @@ def elbo(prior: Prior, images: np.ndarray, seed: int) -> float:
     """The mean ELBO of 64x64 patches, in nats per number."""
     evaluate = jax.jit(partial(loss_fn, model=prior.model, step=jnp.zeros(()), config=LossConfig()))
     x = patches(images, 64)
+    batch = min(16, len(x))
     found = []
-    for i in range(0, len(x) - len(x) % 16, 16):
+    for i in range(0, len(x) - len(x) % batch, batch):  # calls of one size
         key = jax.random.fold_in(jax.random.key(seed), i)
-        _, terms = evaluate(prior.params, images=jnp.asarray(x[i : i + 16]), key=key)
+        _, terms = evaluate(prior.params, images=jnp.asarray(x[i : i + batch]), key=key)
         found.append(-float(terms.reconstruction + jnp.sum(terms.kl)))
     return float(np.mean(found))
 
