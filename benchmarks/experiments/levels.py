@@ -49,7 +49,10 @@ def train(options: Options, data: Path, levels: int, folder: Path) -> Prior:
         optimizer=OptimizerConfig(name="adamax", learning_rate=2e-3, ema_decay=0.99),
     )
     console = Console(stderr=True)
-    return training.train(config, data, folder, console=console if console.is_terminal else None)
+    try:
+        return training.train(config, data, folder, console=console if console.is_terminal else None)
+    except training.Interrupted as stop:  # with a checkpoint
+        raise KeyboardInterrupt from stop
 
 
 def run(options: Options) -> None:
