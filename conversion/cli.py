@@ -140,7 +140,7 @@ def _print(checkpoint: "Checkpoint") -> None:
     }
     for name, value in rows.items():
         table.add_row(name, str(value))
-    Console(highlight=False).print(table)
+    Console(highlight=False, markup=False).print(table)  # names in a file are its maker's
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

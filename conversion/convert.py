@@ -186,6 +186,8 @@ def _select(path: Path, content: Any, weights: Weights | None) -> tuple[Mapping[
             f"{path} holds no state dict: expected named tensors, or a training checkpoint with "
             f"{' or '.join(WEIGHTS.values())}, got {_some(kinds)}"
         )
+    if bad := [name for name in content if not str(name).isprintable()]:  # they would reach the terminal
+        raise CheckpointError(f"{path} has a tensor named {str(bad[0])[:60]!r}, expected printable names")
     if all(str(name).startswith("module.") for name in content):  # saved under distributed data parallel
         content = {name.removeprefix("module."): tensor for name, tensor in content.items()}
     return {str(name): tensor for name, tensor in content.items()}, taken

@@ -779,7 +779,7 @@ def info(
     from hvae_jax.prior import FAMILIES
 
     model = _load_prior(prior)
-    console = Console()
+    console = Console(markup=False)  # what a prior says of itself is its maker's
     table = Table(show_header=False, box=None)
     table.add_column()
     table.add_column(overflow="fold")

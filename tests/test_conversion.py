@@ -228,6 +228,7 @@ def test_weights_that_are_no_numbers(tmp_path, value, message):
         ({}, "holds no state dict"),
         ({"fc.weight": np.zeros(3, np.float32)}, "holds no VDVAE and no PatchVDVAE.* got fc.weight"),
         ({"ema_model_state_dict": 3}, "holds no state dict"),
+        ({"decoder.dec_blocks.\x1b[31m": np.zeros(3, np.float32)}, r"named 'decoder.dec_blocks.\\x1b\[31m', expected"),
         ({"top_down.levels_down_upsample.0.x": np.zeros(3, np.float32)}, "expected a 4-dimensional top_down"),
     ],
 )
@@ -311,6 +312,12 @@ def test_inspect(tmp_path, capsys):
     assert "give its hyperparameters" in re.sub(r"\s+", " ", capsys.readouterr()[0])
     assert cli.main([str(GOLDEN / "tiny_patchvdvae.pth"), "--inspect", "--weights", "raw"]) == 0
     assert re.search(r"weights +raw", capsys.readouterr()[0])
+
+
+def test_inspect_shows_names_as_they_are(tmp_path, capsys):
+    save({"decoder.dec_blocks.0.[/bold]": np.zeros(3, np.float32)}, tmp_path / "x.th")
+    assert cli.main([str(tmp_path / "x.th"), "--inspect", "--preset", HYPERPARAMETERS]) == 0
+    assert "[/bold]" in capsys.readouterr()[0]
 
 
 def test_help(capsys):
