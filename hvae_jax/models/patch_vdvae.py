@@ -164,10 +164,18 @@ def _table4_small(deterministic: int) -> PatchVDVAEConfig:
     return dataclasses.replace(config, resolutions=resolutions, space_to_depth=2)
 
 
-def _small() -> PatchVDVAEConfig:
-    """The architecture of the bundled prior: fast on CPU, finest latents at half resolution."""
+def _small(deep: bool = False) -> PatchVDVAEConfig:
+    """Fast on CPU, finest latents at half resolution; `deep` has more residual blocks where the latents are fine."""
 
-    def resolution(stride: int, levels: int, width: int, bottleneck: int, latents: int) -> Resolution:
+    def resolution(
+        stride: int,
+        levels: int,
+        width: int,
+        bottleneck: int,
+        latents: int,
+        encoder_blocks: int = 1,
+        deterministic: int = 0,
+    ) -> Resolution:
         return Resolution(
             stride=stride,
             levels=levels,
@@ -177,16 +185,18 @@ def _small() -> PatchVDVAEConfig:
             latent_channels=latents,
             encoder_width=width,
             encoder_bottleneck=bottleneck,
-            encoder_blocks=1,
+            encoder_blocks=encoder_blocks,
             skip_width=width,
+            deterministic=deterministic,
+            deterministic_bottleneck=bottleneck if deterministic else 0,
         )
 
     return PatchVDVAEConfig(
         resolutions=(
             resolution(1, 1, 64, 48, 16),
             resolution(2, 1, 64, 48, 16),
-            resolution(2, 2, 64, 48, 16),
-            resolution(2, 3, 48, 32, 24),
+            resolution(2, 2, 64, 48, 16, encoder_blocks=1 + deep),
+            resolution(2, 3, 48, 32, 24, encoder_blocks=1 + 2 * deep, deterministic=int(deep)),
         ),
         activation="relu",
         space_to_depth=2,
@@ -210,6 +220,7 @@ PRESETS: dict[str, PatchVDVAEConfig] = {
     "table4-small-l18": _table4_small(deterministic=1),
     "table4-small-l36": _table4_small(deterministic=0),
     "small": _small(),
+    "small-deep": _small(deep=True),
 }
 """`official`: the paper's 36-group model; `table4-*`: Table 4's, small ones for two cores; `small`: the bundled.
 
@@ -225,12 +236,14 @@ class PatchBlock(LatentBlock):
         posterior_bottleneck: inner channels of the posterior block.
         activation: a name in `ACTIVATIONS`.
         init_scale: variance of the initial weights of what is added to the state, relative to He's.
+        unroll_blocks: write the scan of the deterministic blocks out, see `scan_unroll`.
     """
 
     resolution: Resolution
     posterior_bottleneck: int
     activation: str
     init_scale: float
+    unroll_blocks: bool = False
 
     def setup(self):
         r = self.resolution
@@ -244,7 +257,7 @@ class PatchBlock(LatentBlock):
         if r.deterministic:
             # Two bottlenecks in place of one level, whose block has about twice the parameters of a bottleneck.
             self.deterministic_blocks = bottlenecks(
-                2 * r.deterministic, False, width=r.deterministic_bottleneck, features=r.width, **residual
+                2 * r.deterministic, self.unroll_blocks, width=r.deterministic_bottleneck, features=r.width, **residual
             )
 
     def setup_prior(self, block: dict[str, Any]) -> None:
@@ -325,7 +338,7 @@ class PatchVDVAE(nn.Module):
         ]  # pools[i] leads to resolution i
 
         self.first_level = FirstPatchBlock(
-            resolutions[0], posterior_bottleneck=config.first_posterior_bottleneck, **common
+            resolutions[0], config.first_posterior_bottleneck, unroll_blocks=self.unroll, **common
         )
         self.unpools = [Unpool(resolutions[i].stride, resolutions[i].width) for i in range(1, count)]
         self.levels = [
@@ -335,6 +348,7 @@ class PatchVDVAE(nn.Module):
                 self.unroll,
                 resolution=r,
                 posterior_bottleneck=r.posterior_bottleneck,
+                unroll_blocks=self.unroll,
                 **common,
             )
             if r.levels > (i == 0)

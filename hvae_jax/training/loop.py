@@ -25,7 +25,7 @@ from hvae_jax.prior import Metadata, Prior
 from hvae_jax.training.config import TrainConfig
 from hvae_jax.training.data import batches, crops
 from hvae_jax.training.loss import LossTerms
-from hvae_jax.training.state import TrainState, init_state, train_step
+from hvae_jax.training.state import TrainState, grown, init_state, initial_params, train_step
 
 
 class Interrupted(RuntimeError):
@@ -53,7 +53,8 @@ def train(
         data: a folder of photographs.
         out: the run's folder.
         files: a text file that names the photographs to use, one path below `data` a line; all if None.
-        init: parameters to start from, those of a prior for example; random if None.
+        init: parameters to start from, those of a prior for example, which may have fewer residual blocks (`grown`);
+            random if None.
         description: what the prior's `prior.json` shall say besides the training: name, provenance, licences.
         console: where the progress is shown; nowhere if None.
 
@@ -70,7 +71,7 @@ def train(
     source = crops(data, config, files)
     template = jax.eval_shape(partial(init_state, config))
     if init is not None:
-        _check_fits(init, template.params, config.preset)
+        init = grown(init, initial_params(config))
     out.mkdir(parents=True, exist_ok=True)
     _write(out / "config.json", config.to_json())
     options = ocp.CheckpointManagerOptions(max_to_keep=2)
@@ -124,18 +125,6 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
     settings = dataclasses.asdict(config)
     sections = {name: settings.pop(name) for name in ("loss", "optimizer")}
     return settings | {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
-
-
-def _check_fits(init: dict, params: dict, preset: str) -> None:
-    expected, got = (
-        {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-        for tree in (params, init)
-    )
-    if wrong := sorted(name for name in expected | got if expected.get(name) != got.get(name)):
-        raise ValueError(
-            f"expected initial parameters of the model {preset!r}; {len(wrong)} do not fit, first {wrong[0]}: "
-            f"expected {expected.get(wrong[0], 'none')}, got {got.get(wrong[0], 'none')}"
-        )
 
 
 def _write(path: Path, text: str) -> None:
