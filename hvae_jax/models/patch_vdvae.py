@@ -165,11 +165,16 @@ def _table4_small(deterministic: int) -> PatchVDVAEConfig:
 
 
 def _conditional(
-    levels: tuple[int, ...], coarse: tuple[int, int], finest: tuple[int, int], encoder_blocks: int
+    levels: tuple[int, ...],
+    coarse: tuple[int, int],
+    finest: tuple[int, int],
+    encoder_blocks: tuple[int, ...],
+    deterministic: int = 0,
 ) -> PatchVDVAEConfig:
-    """A noise-conditional model at half resolution: fast, for restoration.
+    """A noise-conditional model for restoration, finest latents at half resolution.
 
-    `levels` of each resolution, coarsest first; (width, bottleneck) of the `coarse` ones and of the `finest`.
+    `levels` and `encoder_blocks` of each resolution, coarsest first; (width, bottleneck) of the `coarse` ones and of
+    the `finest`; `deterministic` pairs of blocks after each of the finest levels.
     """
 
     def resolution(index: int) -> Resolution:
@@ -184,8 +189,10 @@ def _conditional(
             latent_channels=24 if is_finest else 16,
             encoder_width=width,
             encoder_bottleneck=bottleneck,
-            encoder_blocks=encoder_blocks,
+            encoder_blocks=encoder_blocks[index],
             skip_width=width,
+            deterministic=deterministic if is_finest else 0,
+            deterministic_bottleneck=bottleneck if deterministic and is_finest else 0,
         )
 
     return PatchVDVAEConfig(
@@ -211,8 +218,11 @@ PRESETS: dict[str, PatchVDVAEConfig] = {
     "table4-small-l12": _table4_small(deterministic=2),
     "table4-small-l18": _table4_small(deterministic=1),
     "table4-small-l36": _table4_small(deterministic=0),
-    "small": _conditional((1, 1, 2, 3), coarse=(64, 48), finest=(48, 32), encoder_blocks=1),
-    "base": _conditional((1, 2, 3, 5), coarse=(128, 80), finest=(96, 64), encoder_blocks=2),
+    "small": _conditional((1, 1, 2, 3), coarse=(64, 48), finest=(48, 32), encoder_blocks=(1, 1, 1, 1)),
+    "small-deep": _conditional(
+        (1, 1, 2, 3), coarse=(64, 48), finest=(48, 32), encoder_blocks=(1, 1, 2, 3), deterministic=1
+    ),
+    "base": _conditional((1, 2, 3, 5), coarse=(128, 80), finest=(96, 64), encoder_blocks=(2, 2, 2, 2)),
 }
 """`official`: the paper's 36-group model; `table4-*`: Table 4's, small ones for two cores; `small`: the bundled.
 
@@ -229,6 +239,7 @@ class PatchBlock(LatentBlock):
         activation: a name in `ACTIVATIONS`.
         init_scale: variance of the initial weights of what is added to the state, relative to He's.
         dtype: of the state; mean and deviation of the Gaussians are float32 or wider.
+        unroll_blocks: write the scan of the deterministic blocks out, see `scan_unroll`.
     """
 
     resolution: Resolution
@@ -236,6 +247,7 @@ class PatchBlock(LatentBlock):
     activation: str
     init_scale: float
     dtype: Any = None
+    unroll_blocks: bool = False
 
     def setup(self):
         r = self.resolution
@@ -249,7 +261,7 @@ class PatchBlock(LatentBlock):
         if r.deterministic:
             # Two bottlenecks in place of one level, whose block has about twice the parameters of a bottleneck.
             self.deterministic_blocks = bottlenecks(
-                2 * r.deterministic, False, width=r.deterministic_bottleneck, features=r.width, **residual
+                2 * r.deterministic, self.unroll_blocks, width=r.deterministic_bottleneck, features=r.width, **residual
             )
 
     def setup_prior(self, block: dict[str, Any]) -> None:
@@ -334,7 +346,7 @@ class PatchVDVAE(nn.Module):
         ]  # pools[i] leads to resolution i
 
         self.first_level = FirstPatchBlock(
-            resolutions[0], posterior_bottleneck=config.first_posterior_bottleneck, **common
+            resolutions[0], config.first_posterior_bottleneck, unroll_blocks=self.unroll, **common
         )
         self.unpools = [Unpool(resolutions[i].stride, resolutions[i].width, self.dtype) for i in range(1, count)]
         self.levels = [
@@ -344,6 +356,7 @@ class PatchVDVAE(nn.Module):
                 self.unroll,
                 resolution=r,
                 posterior_bottleneck=r.posterior_bottleneck,
+                unroll_blocks=self.unroll,
                 **common,
             )
             if r.levels > (i == 0)

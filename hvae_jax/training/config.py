@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hvae_jax.models.patch_vdvae import PRESETS
+from hvae_jax.training.iterates import KERNEL_SIZE
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,8 @@ class LossConfig:
         decoder_std_slope: γ² = decoder_std² + (slope · s)² where the input has noise of deviation s.
         noise_max: largest deviation s of the noise that is added to the encoder's input; 0 for none.
         noise_power: s = noise_max u^power with u uniform; above 1 small values are more frequent.
+        iterate_fraction: share of the batch whose encoder input is an iterate of a restoration that runs along, in
+            place of an image with white noise (`hvae_jax.training.iterates`); for noise-conditional models.
         dequantization_std: deviation of the Gaussian noise added to the target; 0.0075 in the official code
             (0.015 in its [-1, 1] unit), which takes the mean over the noise in closed form instead of drawing it
             and subtracts the noise's entropy, a constant.
@@ -34,6 +37,7 @@ class LossConfig:
     decoder_std_slope: float = 0.0
     noise_max: float = 0.0
     noise_power: float = 2.0
+    iterate_fraction: float = 0.0
     dequantization_std: float = 0.0075
     auxiliary_weight: float = 1.0
     auxiliary_std: float = 0.025
@@ -48,7 +52,8 @@ class OptimizerConfig:
     """The optimizer (optax).
 
     Attributes:
-        name: "adam" or "adamax".
+        name: "adam", "adamax" or "muon": for convolutions Adam's step is replaced by the momentum's nearest
+            orthogonal matrix, scaled to a step of Adam's size (Jordan et al. 2024); all else takes Adam's.
         learning_rate: the peak.
         warmup_steps: linear warm-up from 0.
         final_fraction: the cosine decays to this fraction of the peak at the last step.
@@ -130,8 +135,19 @@ class TrainConfig:
             raise ValueError(f"expected the compute_dtype 'float32' or 'bfloat16', got {self.compute_dtype!r}")
         if not self.scales or min(self.scales) < 1:
             raise ValueError(f"expected downsampling factors of at least 1, got {self.scales}")
-        if self.optimizer.name not in ("adam", "adamax"):
-            raise ValueError(f"expected the optimizer 'adam' or 'adamax', got {self.optimizer.name!r}")
+        if self.optimizer.name not in ("adam", "adamax", "muon"):
+            raise ValueError(f"expected the optimizer 'adam', 'adamax' or 'muon', got {self.optimizer.name!r}")
+        if not 0 <= self.loss.iterate_fraction <= 1:
+            raise ValueError(f"expected an iterate_fraction from 0 to 1, got {self.loss.iterate_fraction}")
+        if self.loss.iterate_fraction and not PRESETS[self.preset].noise_conditional:
+            raise ValueError(f"iterate_fraction needs a noise-conditional model, got the preset {self.preset!r}")
+        if self.loss.iterate_fraction and self.crop_size < KERNEL_SIZE:
+            raise ValueError(f"iterate_fraction needs crops of at least {KERNEL_SIZE} pixels, got {self.crop_size}")
+
+    @property
+    def iterates(self) -> int:
+        """How many of a batch are iterates of restorations."""
+        return round(self.loss.iterate_fraction * self.batch_size)
 
     @classmethod
     def from_dict(cls, config: dict[str, Any]) -> "TrainConfig":

@@ -25,7 +25,7 @@ from hvae_jax.prior import Metadata, Prior
 from hvae_jax.training.config import HOW, TrainConfig
 from hvae_jax.training.data import Photographs
 from hvae_jax.training.loss import LossTerms
-from hvae_jax.training.state import TrainState, dispatch_length, init_state, train_steps
+from hvae_jax.training.state import TrainState, dispatch_length, grown, init_state, initial_params, train_steps
 
 
 class Interrupted(RuntimeError):
@@ -60,7 +60,8 @@ def train(
         data: a folder of photographs.
         out: the run's folder.
         files: a text file that names the photographs to use, one path below `data` a line; all if None.
-        init: parameters to start from, those of a prior for example; random if None.
+        init: parameters to start from, those of a prior for example, which may have fewer residual blocks (`grown`);
+            random if None.
         description: what the prior's `prior.json` shall say besides the training: name, provenance, licences.
         stop_after: minutes after which to stop with a checkpoint; none if None.
         console: where the progress is shown, in a terminal, and at the end how fast it was; nowhere if None.
@@ -80,7 +81,7 @@ def train(
     device = next(iter(jnp.zeros(()).devices()))  # JAX's default
     template = jax.eval_shape(partial(init_state, config))
     if init is not None:
-        _check_fits(init, template.params, config.preset)
+        init = grown(init, initial_params(config))
     options = ocp.CheckpointManagerOptions(max_to_keep=2, create=False)
     with (
         closing(Photographs(data, config, device, files)) as photographs,
@@ -149,18 +150,6 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
     settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in HOW}
     sections = {name: settings.pop(name) for name in ("loss", "optimizer")}
     return settings | {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
-
-
-def _check_fits(init: dict, params: dict, preset: str) -> None:
-    expected, got = (
-        {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-        for tree in (params, init)
-    )
-    if wrong := sorted(name for name in expected | got if expected.get(name) != got.get(name)):
-        raise ValueError(
-            f"expected initial parameters of the model {preset!r}; {len(wrong)} do not fit, first {wrong[0]}: "
-            f"expected {expected.get(wrong[0], 'none')}, got {got.get(wrong[0], 'none')}"
-        )
 
 
 def _write(path: Path, text: str) -> None:

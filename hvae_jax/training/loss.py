@@ -87,7 +87,8 @@ def loss_fn(
     key: Array,
     step: Float[Array, ""],
     config: LossConfig,
-) -> tuple[Float[Array, ""], LossTerms]:
+    iterates: tuple[Float[Array, "n H W C"], Float[Array, " n"]] | None = None,
+) -> tuple[Float[Array, ""], tuple[LossTerms, Float[Array, "B H W C"]]]:
     """The loss of a batch.
 
     With `noise_max` the encoder sees x + s n and must reconstruct x, the noise level s being drawn per image.
@@ -99,9 +100,10 @@ def loss_fn(
         key: for noise and latents.
         step: number of the step, for the schedules.
         config: the objective.
+        iterates: encoder inputs of the first n images and their noise levels, in place of white noise.
 
     Returns:
-        The loss and its terms.
+        The loss, its terms and the decoded means, in [0, 1].
     """
     batch = images.shape[0]
     key_level, key_noise, key_target, key_latents = jax.random.split(key, 4)
@@ -111,6 +113,11 @@ def loss_fn(
     if config.noise_max:
         noise = jax.random.normal(key_noise, images.shape, images.dtype)
         observed = images + noise_level[:, None, None, None] * noise
+    if iterates is not None:
+        inputs, levels_of_inputs = iterates
+        count = inputs.shape[0]
+        observed = jnp.concatenate([inputs, observed[count:]])
+        noise_level = jnp.concatenate([levels_of_inputs, noise_level[count:]])
     if config.dequantization_std:
         images = images + config.dequantization_std * jax.random.normal(key_target, images.shape, images.dtype)
     target = model.to_network(images)
@@ -144,8 +151,9 @@ def loss_fn(
 
     reconstruction, kl = elbo_terms(target, decoder, result.kl, size)
     loss = reconstruction + jnp.sum(kl_weights(kl, step, config) * kl) + extra
-    mse = jnp.mean(((model.to_image(decoder).mean - images) ** 2).reshape(batch, -1), axis=1)
-    return loss, LossTerms(
+    mean = model.to_image(decoder).mean
+    mse = jnp.mean(((mean - images) ** 2).reshape(batch, -1), axis=1)
+    terms = LossTerms(
         loss=loss,
         reconstruction=reconstruction,
         kl=kl,
@@ -153,3 +161,4 @@ def loss_fn(
         bits_per_dim=(reconstruction + jnp.sum(kl)) / math.log(2) + math.log2(127.5),
         psnr=jnp.mean(-10 * jnp.log10(mse)),
     )
+    return loss, (terms, mean)

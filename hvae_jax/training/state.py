@@ -1,7 +1,7 @@
 """The state of training and one step of it."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +10,10 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from hvae_jax.models.blocks import scan_unroll
 from hvae_jax.models.patch_vdvae import PRESETS, PatchVDVAE
+from hvae_jax.training import iterates
 from hvae_jax.training.config import OptimizerConfig, TrainConfig
 from hvae_jax.training.data import Store, random_crops
+from hvae_jax.training.iterates import Restorations
 from hvae_jax.training.loss import LossTerms, loss_fn
 
 
@@ -24,6 +26,7 @@ class TrainState(NamedTuple):
         ema: their exponential moving average.
         optimizer: optax's state.
         skipped: number of skipped steps.
+        restorations: those whose iterates are trained on; None without.
     """
 
     step: Int[Array, ""]
@@ -31,10 +34,11 @@ class TrainState(NamedTuple):
     ema: dict
     optimizer: optax.OptState
     skipped: Int[Array, ""]
+    restorations: Restorations | None
 
 
-def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Warm-up and cosine decay, clipping, Adam or Adamax, decoupled weight decay."""
+def make_optimizer(config: OptimizerConfig, steps: int, params: dict) -> optax.GradientTransformation:
+    """Warm-up and cosine decay, clipping, Adam, Adamax or Muon, decoupled weight decay."""
     schedule = optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=config.learning_rate,
@@ -42,31 +46,112 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
         decay_steps=steps,
         end_value=config.final_fraction * config.learning_rate,
     )
-    scale = optax.scale_by_adam() if config.name == "adam" else optax.scale_by_adamax()
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        scale,
-        optax.add_decayed_weights(config.weight_decay),
-        optax.scale_by_learning_rate(schedule),
-    )
+    if config.name == "muon":
+        scaled = optax.contrib.muon(
+            schedule,
+            adam_learning_rate=schedule,
+            weight_decay=config.weight_decay,
+            adam_weight_decay=config.weight_decay,
+            muon_weight_dimension_numbers=_kernel_axes(params),
+            # The scale of Moonlight (Liu et al. 2025), with which Adam's learning rates hold.
+            consistent_rms=0.2,
+        )
+    else:
+        scaled = optax.chain(
+            optax.scale_by_adam() if config.name == "adam" else optax.scale_by_adamax(),
+            optax.add_decayed_weights(config.weight_decay),
+            optax.scale_by_learning_rate(schedule),
+        )
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), scaled)
+
+
+def _kernel_axes(params: dict) -> dict:
+    """The axes of each kernel's inputs and outputs, for Muon; None for what is no kernel."""
+    axes: dict[str, Any] = {}
+    for name, value in params.items():
+        if isinstance(value, dict):
+            axes[name] = _kernel_axes(value)
+        elif name == "kernel":
+            scanned = params["bias"].ndim - 1  # a scan's axes come first; the bias has no others
+            last = value.ndim - 1
+            axes[name] = optax.contrib.MuonDimensionNumbers(tuple(range(scanned, last)), last)
+        else:
+            axes[name] = None
+    return axes
 
 
 @partial(jax.jit, static_argnames="config")
-def _initial_params(config: TrainConfig) -> dict:
+def initial_params(config: TrainConfig) -> dict:
+    """Random parameters."""
     return PatchVDVAE(PRESETS[config.preset]).initialize(jax.random.key(config.seed))
 
 
 def init_state(config: TrainConfig, params: dict | None = None) -> TrainState:
     """The state before the first step; random parameters if None are given, which are copied."""
     # Copies, for a step donates its buffers.
-    params = _initial_params(config) if params is None else jax.tree.map(jnp.array, params)
+    params = initial_params(config) if params is None else jax.tree.map(jnp.array, params)
+    restorations = None
+    if config.iterates:
+        # Of empty images, to be replaced one after the other, so that they are not all at the same iteration.
+        empty = jnp.zeros((config.iterates, config.crop_size, config.crop_size, 3))
+        phase = iterates.ITERATIONS - jnp.arange(config.iterates) % iterates.ITERATIONS
+        restorations = iterates.start(jax.random.key(config.seed), empty)._replace(iteration=phase)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         ema=jax.tree.map(jnp.copy, params),
-        optimizer=make_optimizer(config.optimizer, config.steps).init(params),
+        optimizer=make_optimizer(config.optimizer, config.steps, params).init(params),
         skipped=jnp.zeros((), jnp.int32),
+        restorations=restorations,
     )
+
+
+def grown(params: dict, larger: dict) -> dict:
+    """Parameters of a larger model that compute what those of a smaller one do.
+
+    What the larger model may have more of is residual bottlenecks; theirs start as the identity.
+
+    Args:
+        params: of the smaller model.
+        larger: random parameters of the larger one.
+
+    Returns:
+        Parameters of the larger model.
+
+    Raises:
+        ValueError: the models differ in something else.
+
+    Source: Chen et al., "Net2Net: accelerating learning via knowledge transfer", ICLR 2016.
+    """
+    small = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    large = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(larger)}
+    wrong = [name for name in small.keys() | large.keys() if not _grows(name, small.get(name), large.get(name))]
+    if wrong:
+        shapes = [jnp.shape(tree[min(wrong)]) if min(wrong) in tree else "none" for tree in (large, small)]
+        raise ValueError(
+            f"expected initial parameters of the model or of one with fewer residual blocks; {len(wrong)} do not fit, "
+            f"first {min(wrong)}: expected {shapes[0]}, got {shapes[1]}"
+        )
+
+    def place(path: tuple, leaf: Array) -> Array:
+        given = small.get(jax.tree_util.keystr(path))
+        if given is not None and given.shape == leaf.shape:
+            return given
+        # The last convolution of what is new gives zero.
+        leaf = jnp.zeros_like(leaf) if "conv_3" in jax.tree_util.keystr(path) else leaf
+        return leaf if given is None else leaf.at[: given.shape[0]].set(given)
+
+    return jax.tree_util.tree_map_with_path(place, larger)
+
+
+def _grows(name: str, small: Array | None, large: Array | None) -> bool:
+    if large is None:
+        return False
+    if small is None:
+        return "deterministic_blocks" in name
+    if small.shape == large.shape:
+        return True
+    return "encode_blocks" in name and small.shape[1:] == large.shape[1:] and small.shape[0] < large.shape[0]
 
 
 def dispatch_length(config: TrainConfig, step: int) -> int:
@@ -119,15 +204,24 @@ def train_step(
     """
     dtype = jnp.float32 if _on_cpu() else config.compute_dtype
     model = PatchVDVAE(PRESETS[config.preset], unroll=_on_cpu(), dtype=dtype)
+    key = _keys(config, state)[1]
     floats = images.astype(jnp.float32) / 255
+    restorations, inputs = state.restorations, None
+    if restorations is not None:
+        key, key_renew = jax.random.split(key)
+        restorations = iterates.renew(restorations, key_renew, floats[: config.iterates])
+        floats = jnp.concatenate([restorations.image, floats[config.iterates :]])
+        inputs = iterates.encoder_input(restorations)
     grad_fn = jax.grad(loss_fn, has_aux=True)
-    gradient, terms = grad_fn(state.params, model, floats, _keys(config, state)[1], state.step, config.loss)
+    gradient, (terms, mean) = grad_fn(state.params, model, floats, key, state.step, config.loss, inputs)
+    if restorations is not None:
+        restorations = iterates.advance(restorations, mean[: config.iterates])
     norm = optax.tree.norm(gradient)
     ok = jnp.isfinite(terms.loss) & jnp.isfinite(norm)
     if config.optimizer.skip_norm is not None:
         ok &= norm < config.optimizer.skip_norm
 
-    optimizer = make_optimizer(config.optimizer, config.steps)
+    optimizer = make_optimizer(config.optimizer, config.steps, state.params)
     updates, opt_state = optimizer.update(gradient, state.optimizer, state.params)
     params = optax.apply_updates(state.params, updates)
     # A short memory at the start, or the average would remember the initial weights.
@@ -136,7 +230,7 @@ def train_step(
     new = (params, ema, opt_state)
     old = (state.params, state.ema, state.optimizer)
     params, ema, opt_state = jax.tree.map(lambda a, b: jnp.where(ok, a, b), new, old)
-    return TrainState(state.step + 1, params, ema, opt_state, state.skipped + ~ok), terms, norm
+    return TrainState(state.step + 1, params, ema, opt_state, state.skipped + ~ok, restorations), terms, norm
 
 
 def _keys(config: TrainConfig, state: TrainState) -> Array:
