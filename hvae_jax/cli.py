@@ -521,18 +521,9 @@ def _configure(prior: "Prior", noise_std: float, operator: "Operator", changes: 
 
     if "noise_level" in changes and not prior.config.noise_conditional:
         raise ValueError("expected no --noise-level, for this prior is not noise-conditional")
-    recommended = bool(prior.info.get("settings"))
-    config = hj.recommended_config(prior, noise_std, operator) if recommended else hj.RestoreConfig()
-    if config.noise_level is not None:  # annealed: γ and s have a row per iteration
-        annealed = {"decoder_std": np.asarray(config.decoder_std), "noise_level": np.asarray(config.noise_level)}
-        if "decoder_std" in changes:
-            paired = annealed["noise_level"][-1] / annealed["decoder_std"][-1]
-            changes = {"noise_level": changes["decoder_std"] * paired} | changes
-        elif "max_iterations" in changes:
-            steps = changes["max_iterations"]
-            spread = {name: hj.restoration.geometric(rows[0], rows[-1], steps) for name, rows in annealed.items()}
-            changes = spread | changes
-    return config.replace(**changes)
+    if prior.info.get("settings"):
+        return hj.recommended_config(prior, noise_std, operator, **changes)
+    return hj.RestoreConfig(**changes)
 
 
 def _estimate(image: images.Image, degradation: Degradation) -> float:
@@ -816,60 +807,103 @@ def info(
         str | None,
         typer.Argument(metavar="[NAME|DIR]", help="A bundled prior or a prior's folder (default: natural-small)."),
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON, without the model card.")] = False,
 ) -> None:
-    """Tell what a prior is: its levels, size, origin, licence, training and recommended settings."""
-    import jax
+    """Tell what a prior is: its model card, if it has one, its levels, size, origin, licence and settings."""
+    from rich.markdown import Markdown
     from rich.table import Table
 
-    from hvae_jax.models.hierarchy import HierarchyConfig
-    from hvae_jax.prior import FAMILIES
+    from hvae_jax.prior import BUNDLED, _find
 
-    model = _load_prior(prior)
+    folder = _find(BUNDLED if prior is None else prior)
+    facts = _facts(folder, _load_prior(prior))
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+        return
     console = Console(markup=False)  # what a prior says of itself is its maker's
+    if facts["card"] is not None:
+        card = _printable(Path(facts["card"]).read_text("utf-8", "replace"))
+        if console.is_terminal:
+            console.print(Markdown(card, hyperlinks=False))
+        else:
+            typer.echo(card)
     table = Table(show_header=False, box=None)
     table.add_column()
     table.add_column(overflow="fold")
 
     def row(name: str, value: Any) -> None:
-        if isinstance(value, dict):
-            table.add_row(name.replace("_", " "))
-            for inner, part in value.items():
-                row(f"  {inner}", part if not isinstance(part, dict) else _in_words(part))
-        else:
-            table.add_row(name.replace("_", " "), _in_words(value))
+        inner = value if isinstance(value, dict) else {}
+        words = "" if inner else "not said" if value is None else _in_words(value)
+        table.add_row(_printable(name).replace("_", " "), _printable(words))
+        for part in inner:
+            row(f"  {part}", _in_words(inner[part]))
 
-    known = dict(model.info)
-    tables = known.pop("settings", {})
-    row("name", known.pop("name", "not named"))
-    row("family", next(name for name, (kind, _) in FAMILIES.items() if isinstance(model.model, kind)))
-    row("parameters", f"{sum(leaf.size for leaf in jax.tree.leaves(model.params)):,}")
-    row("levels", model.levels)
-    config: HierarchyConfig = model.config
-    for resolution, (stride, channels) in zip(config.resolutions, config.latent_maps, strict=True):
-        row(f"  at 1/{stride}", f"{resolution.levels} with {channels} channels")
-    any_size = f"any; multiples of {model.multiple} need no padding"
-    row("image sides", f"exactly {model.image_size}" if model.image_size else any_size)
-    row("noise-conditional", "yes" if model.config.noise_conditional else "no")
-    for name in ("data_licence", "provenance"):
-        row(name, known.pop(name, "not said"))
-    for name, value in known.items():
+    row("name", facts.pop("name"))
+    row("folder", facts.pop("folder"))
+    row("model card", "none" if (file := facts.pop("card")) is None else f"{file}, its pictures beside it")
+    row("family", facts.pop("family"))
+    row("parameters", f"{facts.pop('parameters'):,}")
+    row("sha256", facts.pop("sha256"))
+    row("levels", facts.pop("levels"))
+    for group in facts.pop("latents"):
+        row(f"  at 1/{group['stride']}", f"{group['levels']} with {group['channels']} channels")
+    any_size = f"any; multiples of {facts.pop('multiple')} need no padding"
+    row("image sides", any_size if (size := facts.pop("image_size")) is None else f"exactly {size}")
+    row("noise-conditional", "yes" if facts.pop("noise_conditional") else "no")
+    tables = facts.pop("settings", {})
+    for name, value in facts.items():
         row(name, value)
     console.print(table)
     for task, rows in tables.items():
         console.print(_settings_table(task, rows))
 
 
+def _facts(folder: Path, prior: "Prior") -> dict[str, Any]:
+    """What is known of a prior in a folder, in JSON's types; what `prior.json` says beside the model comes last."""
+    import jax
+
+    from hvae_jax.models.hierarchy import HierarchyConfig
+
+    described = json.loads((folder / "prior.json").read_text())
+    card = folder / "README.md"
+    config: HierarchyConfig = prior.config
+    facts = {
+        "name": prior.info.get("name"),
+        "folder": str(folder),
+        "card": str(card) if card.is_file() else None,
+        "family": described["family"],
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(prior.params)),
+        "sha256": described["sha256"],
+        "levels": prior.levels,
+        "latents": [
+            {"stride": stride, "levels": resolution.levels, "channels": channels}
+            for resolution, (stride, channels) in zip(config.resolutions, config.latent_maps, strict=True)
+        ],
+        "multiple": prior.multiple,
+        "image_size": prior.image_size,
+        "noise_conditional": prior.config.noise_conditional,
+        **{name: prior.info.get(name) for name in ("licence", "data_licence", "provenance")},
+    }
+    return facts | {name: value for name, value in prior.info.items() if name not in facts}
+
+
+def _printable(text: str) -> str:
+    """A prior's text without what would steer a terminal."""
+    return "".join(c for c in text if c.isprintable() or c in "\n\t")
+
+
 def _settings_table(task: str, rows: Sequence[dict[str, Any]]) -> Any:
     """The recommended settings of a task, a column per noise level."""
     from rich.table import Table
 
-    table = Table(title=f"Recommended settings: {task} (deviations in grey levels of 255)", title_justify="left")
+    title = f"Recommended settings: {_printable(task)} (deviations in grey levels of 255)"
+    table = Table(title=title, title_justify="left")
     table.add_column("noise std")
     for row in rows:
         table.add_column(_in_words(row.get("noise_std", "")), justify="right")
     names = sorted({name for row in rows for name in row} - {"noise_std"})
     for name in names:
-        table.add_row(name.replace("_", " "), *(_in_words(row.get(name, "")) for row in rows))
+        table.add_row(_printable(name).replace("_", " "), *(_printable(_in_words(row.get(name, ""))) for row in rows))
     return table
 
 

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -330,13 +331,43 @@ def test_sample(folder, tiny, run):
     np.testing.assert_array_equal(images.read_image("grid.png").pixels[:20, :9], first)
 
 
-def test_info(tiny, run):
+def test_info(tiny, run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     for arguments in ((), (tiny,)):
         code, out, err = run("info", *arguments)
         assert (code, err) == (0, "")
         for words in ("levels", "parameters", "data licence", "multiples of", "Recommended settings"):
             assert words in out
     assert "CC0-1.0" in out
+    assert re.search(r"sha256 +[0-9a-f]{64}\b", out)
+
+    facts = json.loads(run("info", tiny, "--json")[1])
+    loaded = hj.load_prior(tiny)
+    assert (facts["name"], facts["card"], facts["levels"], facts["multiple"]) == ("tiny", None, loaded.levels, 8)
+    assert sum(group["levels"] for group in facts["latents"]) == loaded.levels
+    assert facts["settings"] == loaded.info["settings"]
+    assert facts["sha256"] == json.loads((tiny / "prior.json").read_text())["sha256"]
+
+
+def test_info_shows_the_model_card(tmp_path, tiny, run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    folder = Path(shutil.copytree(tiny, tmp_path / "carded"))
+    card = "# What it is\n\nA *toy*, \x1b[31mσ\x9b2J = 5.\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n"
+    (folder / "README.md").write_text(card)
+    code, out, err = run("info", folder)
+    assert (code, err) == (0, "")
+    assert out.startswith(card.replace("\x1b", "").replace("\x9b", ""))  # plain where it is piped
+    assert "Recommended settings" in out
+    assert json.loads(run("info", folder, "--json")[1])["card"] == str(folder / "README.md")
+    assert f"{folder}/README.md, its pictures beside it" in out
+
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    out = run("info", folder)[1]
+    assert "What it is" in out
+    assert "\x1b[3mtoy\x1b[0m" in out
+    assert "*toy*" not in out
+    assert "\x1b[31mσ" not in out
+    assert "Recommended settings" in out
 
 
 def test_help_and_version(run):

@@ -374,6 +374,7 @@ def test_recommended_settings(tiny_prior):
             row(10.0, anneal_from=50, anneal_to=2, decoder_std_per_noise_level=3.0, returns="mean", initial="image"),
         ],
         "Inpainting": [row(2.0, decoder_std=5.0, temperature=0.5), row(10.0, decoder_std=15.0)],
+        "SuperResolution": [row(5.0, factor=2, decoder_std=6.0), row(5.0, factor=4, decoder_std=9.0)],
     }
     prior = dataclasses.replace(tiny_prior, metadata=Metadata.of(settings=settings))
     config = recommended_config(prior, np.array([2.0, 7.0, 20.0]) / 255, operators.Denoising())
@@ -385,8 +386,47 @@ def test_recommended_settings(tiny_prior):
     holes = recommended_config(prior, 4.0 / 255, operators.Inpainting(np.ones((8, 8))))
     np.testing.assert_allclose([holes.decoder_std * 255, holes.temperature], [7.5, 0.625])
     assert holes.noise_level is None
+    for factor, expected in ((2, 6), (3, 9), (8, 9)):  # that of the nearest factor, in ratio
+        larger = recommended_config(prior, 5.0 / 255, operators.SuperResolution(KERNEL, factor))
+        assert larger.decoder_std * 255 == pytest.approx(expected)
+    nothing = dataclasses.replace(tiny_prior, metadata=Metadata.of(settings={"Blur": settings["Inpainting"]}))
+    with pytest.raises(ValueError, match=r"settings for \['Blur'\], got Denoising"):
+        recommended_config(nothing, 0.1, operators.Denoising())
     with pytest.raises(ValueError, match="recommends no settings"):
         recommended_config(tiny_prior, 0.1, operators.Denoising())
+
+
+def test_annealing_of_a_row(tiny_prior):
+    """Its last s may be below σ, but not below `anneal_to`; γ has an exponent, around the middle of the schedule."""
+    row = {"noise_std": 10.0, "temperature": 1.0, "max_iterations": 5, "returns": "x", "anneal_from": 40.0}
+    row |= {"anneal_to": 2.0, "anneal_to_per_noise_std": 0.25, "decoder_std_per_noise_level": 3.0}
+    settings = {"default": [row | {"decoder_std_exponent": 0.5}]}
+    prior = dataclasses.replace(tiny_prior, metadata=Metadata.of(settings=settings))
+    for sigma, last in ((10.0, 2.5), (4.0, 2.0)):
+        config = recommended_config(prior, sigma / 255, operators.Denoising())
+        level, gamma = 255 * config.noise_level[:, 0], 255 * config.decoder_std[:, 0]
+        np.testing.assert_allclose(level, np.geomspace(40, last, 5), rtol=1e-5)
+        np.testing.assert_allclose(gamma, 3 * np.sqrt(level * level[2]), rtol=1e-5)
+
+
+def test_changes_of_recommended_settings(tiny_prior):
+    common = {"temperature": 1.0, "anneal_from": 40.0, "anneal_to": 2.0, "decoder_std_per_noise_level": 2.0}
+    rows = [
+        {**common, "noise_std": 2.0, "max_iterations": 3, "returns": "x"},
+        {**common, "noise_std": 20.0, "max_iterations": 6, "returns": "mean"},
+    ]
+    prior = dataclasses.replace(tiny_prior, metadata=Metadata.of(settings={"default": rows}))
+    sigma = np.array([2.0, 20.0]) / 255
+    with pytest.raises(ValueError, match="differ in max_iterations"):
+        recommended_config(prior, sigma, operators.Denoising())
+    spread = recommended_config(prior, sigma, operators.Denoising(), max_iterations=4, returns="mean")
+    assert (spread.max_iterations, spread.returns) == (4, "mean")
+    np.testing.assert_allclose(spread.noise_level * 255, np.geomspace([40, 40], [2, 20], 4), rtol=1e-5)
+    np.testing.assert_allclose(spread.decoder_std, 2 * spread.noise_level, rtol=1e-5)
+    own = recommended_config(prior, 2.0 / 255, operators.Denoising(), decoder_std=0.1)
+    np.testing.assert_allclose([own.decoder_std, own.noise_level], [0.1, 0.05])  # paired
+    told = recommended_config(prior, 2.0 / 255, operators.Denoising(), decoder_std=0.1, noise_level=0.07)
+    np.testing.assert_allclose([told.decoder_std, told.noise_level], [0.1, 0.07])
 
 
 def test_paper_settings():

@@ -28,7 +28,7 @@ from hvae_jax.gaussian import per_image
 from hvae_jax.metrics import psnr
 from hvae_jax.models import hierarchy
 from hvae_jax.models.hierarchy import Pass
-from hvae_jax.operators import Operator
+from hvae_jax.operators import Operator, SuperResolution
 from hvae_jax.operators.base import DataStep
 from hvae_jax.prior import (
     Prior,
@@ -82,9 +82,10 @@ class RestoreConfig:
         temperature: τ: a number, one per level (L,) (`schedules.linear`), or one per image and level (B, L) or
             (B, 1).
         decoder_std: γ in the images' unit: a number, one per image (B,), or one per iteration and image (K, B) or
-            (K, 1) (`schedules.geometric`). The official presets have 10/255.
+            (K, 1) (`schedules.geometric`), whose last row also is that of later iterations. The official presets have
+            10/255.
         noise_level: s, what a noise-conditional prior is told of the noise in x_k: like `decoder_std`; None
-            for γ. Of no effect on other priors.
+            for γ (`recommended_config` pairs another s with a γ). Of no effect on other priors.
         max_iterations: K; iterations after μ_0.
         stop: "residual": when the RMS of x_k - x_{k-1} is below the tolerance, in the images' unit (the paper, whose
             norm would depend on the image's size); "plateau": when the tracked value has not
@@ -179,59 +180,92 @@ def paper_config(experiment: str, levels: int = 66) -> RestoreConfig:
     if experiment not in EXPERIMENTS:
         raise ValueError(f"expected an experiment of {sorted(EXPERIMENTS)}, got {experiment!r}")
     row = EXPERIMENTS[experiment]
-    return _from_rows([row], row["noise_std"] / 255, levels)
+    return config_from_rows([row], row["noise_std"] / 255, levels)
 
 
-def recommended_config(prior: Prior, noise_std: ArrayLike, operator: Operator) -> RestoreConfig:
-    """The settings that a prior's `prior.json` recommends for a noise level and a task.
+def recommended_config(prior: Prior, noise_std: ArrayLike, operator: Operator, **changes: Any) -> RestoreConfig:
+    """The settings that a prior's `prior.json` recommends for a noise level and a task, with some changed.
 
-    Numbers are interpolated between the table's noise levels; the rest is that of the nearest row; both per image.
+    Numbers are interpolated between the table's noise levels; the rest is that of the nearest row; both per image. A
+    row (deviations in grey levels of 255) that anneals a noise-conditional prior gives, over K = `max_iterations`,
+
+        s_K = max(anneal_to, anneal_to_per_noise_std σ),  s_1 = max(anneal_from, s_K),  s_k geometric in between,
+        γ_k = decoder_std_per_noise_level s (s_k/s)^decoder_std_exponent,  s = √(s_1 s_K),
+
+    where anneal_to_per_noise_std and decoder_std_exponent are 1 if the row does not have them.
 
     Args:
         prior: the prior.
         noise_std: σ in the images' unit, a number or one per image (B,), known (not traced).
-        operator: the degradation; its class names the task.
+        operator: the degradation; its class names the task, and of super-resolution the nearest factor is taken.
+        changes: fields of `RestoreConfig` to have instead. What belongs to them follows: with another
+            `max_iterations` the annealing is spread over those; a `decoder_std` of one's own takes its place, with the
+            `noise_level` that the row pairs with it (γ over decoder_std_per_noise_level).
 
     Returns:
         The settings.
 
     Raises:
-        ValueError: the prior recommends nothing, `noise_std` is traced, or its values need different numbers of
-            iterations.
+        ValueError: the prior recommends nothing for the task, `noise_std` is traced, or its values need different
+            numbers of iterations.
+
+    Example:
+        >>> faster = recommended_config(prior, 7.65 / 255, A, max_iterations=4)
+        >>> out = restore(prior, y, A, 7.65 / 255, faster)
     """
     if isinstance(noise_std, jax.core.Tracer):
         raise ValueError("recommended settings need a known noise_std, got a traced one; pass a RestoreConfig")
     tables = prior.info.get("settings")
     if not tables:
         raise ValueError("this prior recommends no settings in its prior.json; pass a RestoreConfig")
-    return _from_rows(tables.get(type(operator).__name__, tables["default"]), noise_std, prior.levels)
+    task = type(operator).__name__
+    rows = tables.get(task, tables.get("default"))
+    if not rows:
+        raise ValueError(f"this prior recommends settings for {sorted(tables)}, got {task}; pass a RestoreConfig")
+    if isinstance(operator, SuperResolution):
+        rows = _nearest_factor(rows, operator.factor)
+    return config_from_rows(rows, noise_std, prior.levels, **changes)
+
+
+def _nearest_factor(rows: Sequence[Mapping[str, Any]], factor: int) -> list[Mapping[str, Any]]:
+    """The rows of the factor of super-resolution that is nearest, in ratio; rows that name none are for all."""
+    named = {row["factor"] for row in rows if "factor" in row}
+    nearest = min(named, key=lambda other: abs(np.log(other / factor)), default=None)
+    return [row for row in rows if row.get("factor", nearest) == nearest]
 
 
 _STATIC = ("max_iterations", "initial", "stop", "tolerance", "patience")
 
 
-def _from_rows(rows: Sequence[Mapping[str, Any]], noise_std: ArrayLike, levels: int) -> RestoreConfig:
-    """The settings of a table for a noise level, or one per image."""
+def config_from_rows(
+    rows: Sequence[Mapping[str, Any]], noise_std: ArrayLike, levels: int, **changes: Any
+) -> RestoreConfig:
+    """The settings of a table of a `prior.json` for a noise level, or one per image; see `recommended_config`."""
     sigmas = np.array([row["noise_std"] for row in rows])  # grey levels of 255, as all deviations in the table
     sigma = 255 * np.asarray(noise_std, np.float64)
-    nearest = [rows[i] for i in np.argmin(abs(sigmas - sigma.reshape(-1, 1)), axis=1)]
+    fixed = {name: changes[name] for name in _STATIC if name in changes}
+    nearest = [{**rows[i], **fixed} for i in np.argmin(abs(sigmas - sigma.reshape(-1, 1)), axis=1)]
     row = nearest[0]
     for name in _STATIC:
         if len({other.get(name) for other in nearest}) > 1:
             raise ValueError(f"the noise levels of this batch need settings that differ in {name}; restore them apart")
 
-    def number(name: str) -> np.ndarray:
-        return np.interp(sigma, sigmas, [r[name] for r in rows])
+    def number(name: str, default: float | None = None) -> np.ndarray:
+        return np.interp(sigma, sigmas, [r[name] if default is None else r.get(name, default) for r in rows])
 
     common: dict[str, Any] = {"temperature": _temperature(rows, sigmas, sigma, levels), "tolerance": 0.0}
     common |= {name: row[name] for name in _STATIC if name in row}
     common["returns"] = tuple(other["returns"] for other in nearest) if sigma.size > 1 else row["returns"]
     if "anneal_from" not in row:
-        return RestoreConfig(decoder_std=number("decoder_std") / 255, **common)
-    stop = np.maximum(sigma, number("anneal_to"))
-    level = geometric(np.maximum(number("anneal_from"), stop) / 255, stop / 255, row["max_iterations"])
+        return RestoreConfig(**{"decoder_std": number("decoder_std") / 255, **common, **changes})
     ratio = number("decoder_std_per_noise_level")
-    return RestoreConfig(decoder_std=ratio * level, noise_level=level, **common)
+    if "decoder_std" in changes:
+        return RestoreConfig(**{"noise_level": changes["decoder_std"] / ratio, **common, **changes})
+    stop = np.maximum(number("anneal_to"), number("anneal_to_per_noise_std", 1.0) * sigma) / 255
+    start = np.maximum(number("anneal_from") / 255, stop)
+    level, middle = geometric(start, stop, row["max_iterations"]), np.sqrt(start * stop)
+    gamma = ratio * middle * (level / middle) ** number("decoder_std_exponent", 1.0)
+    return RestoreConfig(**{"decoder_std": gamma, "noise_level": level, **common, **changes})
 
 
 def _temperature(rows: Sequence[Mapping[str, Any]], sigmas: np.ndarray, sigma: np.ndarray, levels: int) -> ArrayLike:
@@ -435,6 +469,8 @@ def step(problem: Problem, state: State) -> State:
     if config.stop == "residual":
         beta, best, waited = state.beta, state.best, state.waited
         stopped = residual < config.tolerance
+        if config.initial == "image":  # μ_0 = x_0 is no evaluation: where x_0 fits y, the data step leaves it as it is
+            stopped &= state.iteration > 0
     else:
         tracked = residual**2 if config.track == "residual" or terms is None else sum(terms)
         improved = tracked < (1 - jnp.sign(state.best) * config.tolerance) * state.best
