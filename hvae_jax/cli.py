@@ -80,6 +80,13 @@ class Initial(StrEnum):
     IMAGE = "image"
 
 
+class Run(StrEnum):
+    """`training.RUNS`."""
+
+    GPU = "gpu-25min"
+    CPU = "cpu-3h"
+
+
 SETTINGS = "Solver settings (default: what the prior recommends for the noise)"
 
 TaskOption = Annotated[Task, typer.Option(help="What happened to the image: blur, loss of resolution, holes, noise.")]
@@ -687,13 +694,38 @@ def _grid(pictures: Sequence[np.ndarray], gap: int = 2) -> np.ndarray:
 # Train
 
 
+OUT_OF_TIME = 3
+"""Exit code of `train` after `--stop-after`."""
+
+
+def _print_config(run: Run | None) -> None:
+    if run is not None:
+        from hvae_jax import training
+
+        typer.echo(training.RUNS[run].to_json(), nl=False)
+        raise typer.Exit
+
+
 @app.command()
 def train(
     data: Annotated[Path, typer.Option(metavar="FOLDER", help="Photographs to learn from.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="The run's folder; DIR/prior is the prior.")],
     config: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="JSON file with the run's settings (default: built in)."),
+        typer.Option(
+            metavar="FILE", help="JSON file with the run's settings; --print-config writes one to start from."
+        ),
+    ] = None,
+    preset: Annotated[
+        Run | None,
+        typer.Option(
+            help="Settings that are built in: gpu-25min, 5.2 million parameters in 25 minutes of a large accelerator; "
+            "cpu-3h (default), 1 million in 3 hours of two CPU cores."
+        ),
+    ] = None,
+    print_config: Annotated[
+        Run | None,
+        typer.Option(callback=_print_config, is_eager=True, help="Print the settings of a preset as JSON, and exit."),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Number of steps, instead of the settings'.")] = None,
     files: Annotated[
@@ -707,22 +739,34 @@ def train(
         Path | None,
         typer.Option(metavar="FILE", help="JSON file with what to say of the prior: name, provenance, data_licence."),
     ] = None,
+    stop_after: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MINUTES",
+            help=f"Stop with a checkpoint after so many minutes; the exit code is then {OUT_OF_TIME}.",
+        ),
+    ] = None,
 ) -> int:
-    """Train a prior on a folder of photographs; needs the extra `train`.
+    """Train a prior on a folder of photographs.
 
-    Stop it with Ctrl-C at any time: the same command goes on where it was.
+    Stop it with Ctrl-C at any time, or by --stop-after: the same command goes on where it was, on another device too.
+    The photographs are kept in the device's memory, or as many at a time as the settings' store_gib has room for.
     """
     if not data.is_dir():
         raise ValueError(f"{data}: expected a folder of photographs, but there is none")
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: expected a folder, got a file")
 
+    if config is not None and preset is not None:
+        raise ValueError(f"expected --config or --preset, got both, {config} and {preset}")
+    if stop_after is not None and not stop_after > 0:
+        raise ValueError(f"expected --stop-after above 0, got {stop_after:g}")
+
     from hvae_jax import training
 
-    settings = training.TrainConfig() if config is None else training.TrainConfig.from_file(config)
+    settings = training.RUNS[preset or Run.CPU] if config is None else training.TrainConfig.from_file(config)
     if steps is not None:
         settings = dataclasses.replace(settings, steps=steps)
-    console = Console(stderr=True)
     try:
         training.train(
             settings,
@@ -731,13 +775,15 @@ def train(
             files=files,
             init=None if init is None else _load_prior(init).params,
             description=None if description is None else _read_description(description),
-            console=console if console.is_terminal else None,
+            stop_after=stop_after,
+            console=Console(stderr=True),
         )
+    except training.OutOfTime as stop:
+        typer.echo(f"{out}: {stop}", err=True)
+        return OUT_OF_TIME
     except training.Interrupted as stop:
         _complain(str(stop))
         return 130
-    except ImportError as error:  # says which extra to install
-        raise ValueError(error) from error
     typer.echo(f"{out / 'prior'}: trained for {settings.steps} steps")
     return 0
 
@@ -979,7 +1025,7 @@ def run(app: typer.Typer, name: str, arguments: Sequence[str] | None) -> int:
 
     Returns:
         The exit code: 0; 1 where an image could not be restored; 2 for a user's mistake, after one sentence on
-        stderr; 130 when interrupted. What is none of these is a bug and raises.
+        stderr; 3 where a training's time was over; 130 when interrupted. What is none of these is a bug and raises.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     command = typer.main.get_command(app)

@@ -113,30 +113,38 @@ class Prior:
         """What `prior.json` says besides family and architecture."""
         return self.metadata.values
 
-    def save(self, directory: str | os.PathLike, *, overwrite: bool = False) -> None:
-        """Write an Orbax checkpoint (float32) and a readable `prior.json`, all or nothing.
+    def save(self, directory: str | os.PathLike, *, overwrite: bool = False, dtype: str = "float32") -> None:
+        """Write an Orbax checkpoint and a readable `prior.json`, all or nothing.
 
         Args:
             directory: where to; its parents are created.
             overwrite: replace a prior that is there.
+            dtype: of the numbers in the checkpoint: "float32", or "float16" or "bfloat16", which take half the
+                space and keep 11 and 8 binary digits. They are float32 again when loaded.
 
         Raises:
             FileExistsError: the directory exists and `overwrite` is false, or it is not a prior.
-            ValueError: the model is of no registered family.
+            ValueError: the model is of no registered family, the type is none of those, or a parameter is too
+                large for it.
         """
         check_writable(directory, overwrite)
+        if dtype not in ("float32", "float16", "bfloat16"):
+            raise ValueError(f"expected the dtype 'float32', 'float16' or 'bfloat16', got {dtype!r}")
         directory = Path(directory).resolve()
         families = [name for name, (model, _) in FAMILIES.items() if isinstance(self.model, model)]
         if not families:
             raise ValueError(f"expected a model of the families {sorted(FAMILIES)}, got {type(self.model).__name__}")
         # JAX's arrays, as Orbax would copy NumPy's.
-        params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), self.params)
+        params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), self.params)
+        if wrong := [a for a, b in zip(*map(jax.tree.leaves, (params, self.params)), strict=True) if _overflows(a, b)]:
+            raise ValueError(f"expected parameters within the range of {dtype}, got {len(wrong)} arrays that are not")
         description = {
             **self.info,
             "format": FORMAT,
             "family": families[0],
             "config": dataclasses.asdict(self.config),
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
+            "dtype": dtype,
         }
         directory.parent.mkdir(parents=True, exist_ok=True)
         # Written beside its place and then renamed, so that being killed leaves nothing that loads.
@@ -157,6 +165,10 @@ class Prior:
                 if old.exists():
                     os.replace(old, directory)
                 raise
+
+
+def _overflows(narrow: Array, wide: Array) -> bool:
+    return bool(jnp.any(jnp.isinf(narrow) & jnp.isfinite(wide)))
 
 
 def check_writable(directory: str | os.PathLike, overwrite: bool = False) -> None:
@@ -223,7 +235,7 @@ def load_prior(name: str | os.PathLike = BUNDLED) -> Prior:
         raise PriorError(f"the parameters in {directory} are damaged or of another model: {reason}") from error
     if wrong := [p for p, t in zip(*map(jax.tree.leaves, (params, template)), strict=True) if p.shape != t.shape]:
         raise PriorError(f"the parameters in {directory} are of another model: {len(wrong)} of them have other shapes")
-    for key in ("format", "parameters"):
+    for key in ("format", "parameters", "dtype"):
         description.pop(key, None)
     return Prior(params, model, Metadata.of(**description))
 

@@ -399,10 +399,22 @@ def test_train(folder, tiny, run, monkeypatch):
     assert "stopped at step 3" in err
 
 
-def test_train_without_its_extra(folder, run, monkeypatch):
-    monkeypatch.setitem(sys.modules, "grain", None)
-    check_refused(folder, run("train", "--data", folder, "--out", "out"), r"pip install 'hvae_jax\[train\]'")
-    assert not Path("out").exists()
+def test_train_presets_and_time(folder, run, monkeypatch):
+    assert {preset.value for preset in cli.Run} == set(training.RUNS)
+    for name, settings in training.RUNS.items():
+        code, out, _ = run("train", "--print-config", name)
+        assert code == 0
+        assert training.TrainConfig.from_dict(json.loads(out)) == settings
+
+    def out_of_time(config, *args, stop_after, **options):
+        assert (config, stop_after) == (training.RUNS["gpu-25min"], 9)
+        raise training.OutOfTime("stopped at step 3 of 7; the same command goes on")
+
+    monkeypatch.setattr(training, "train", out_of_time)
+    code, _, err = run("train", "--data", folder, "--out", "out", "--preset", "gpu-25min", "--stop-after", 9)
+    assert code == cli.OUT_OF_TIME
+    assert "error" not in err
+    assert "the same command goes on" in err
 
 
 def test_a_bug_is_not_hidden(folder, monkeypatch):
@@ -503,6 +515,11 @@ MISTAKES = {
         ("train", "--data", ".", "--out", "out", "--description", "file"),
         "JSON",
     ),
+    "train with two settings": (
+        ("train", "--data", ".", "--out", "out", "--config", "file", "--preset", "cpu-3h"),
+        "--config or --preset, got both",
+    ),
+    "train for no time": (("train", "--data", ".", "--out", "out", "--stop-after", "0"), "--stop-after above 0"),
     "train into a file": (("train", "--data", ".", "--out", "file"), "file"),
     "info of nothing": (("info", "none"), "none"),
 }

@@ -1,6 +1,7 @@
 """Iterates of restorations as training inputs, Muon, and models that grow."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -82,9 +83,10 @@ def test_training_on_iterates_with_muon(images, monkeypatch):
         optimizer=OptimizerConfig(name="muon", learning_rate=3e-3, warmup_steps=2),
     )
     crops = np.asarray(255 * images).astype(np.uint8)
+    compiled = jax.jit(functools.partial(train_step, config=config))
     state, losses = init_state(config), []
     for step in range(25):
-        state, terms, _ = train_step(state, crops, config)
+        state, terms, _ = compiled(state, crops)
         losses.append(float(terms.loss))
         # Two restorations, four iterations apart, each renewed after its eighth.
         np.testing.assert_array_equal(state.restorations.iteration, [step % 8 + 1, (step - 1) % 8 + 1])

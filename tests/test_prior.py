@@ -1,5 +1,6 @@
 """Priors: public functions, saving, loading, and what goes wrong with both."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -109,6 +110,26 @@ def test_save_and_load(tiny_prior, noisy_images, tmp_path):
     (tmp_path / "mine").mkdir()
     with pytest.raises(FileExistsError, match="exists"):  # never overwrites what is not a prior
         tiny_prior.save(tmp_path / "mine", overwrite=True)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_saved_in_half_the_space(tiny_prior, tmp_path, dtype):
+    tiny_prior.save(tmp_path / "half", dtype=dtype)
+    assert json.loads((tmp_path / "half" / "prior.json").read_text())["dtype"] == dtype
+    loaded = hj.load_prior(tmp_path / "half")  # checks the checksum
+    assert loaded.info == {"name": "tiny"}
+    rounded = jax.tree.map(lambda leaf: leaf.astype(dtype).astype("float32"), tiny_prior.params)
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, rounded)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(loaded.params)} == {"float32"}
+
+
+def test_half_precision_that_does_not_hold_the_parameters_is_refused(tiny_prior, tmp_path):
+    with pytest.raises(ValueError, match="'float32', 'float16' or 'bfloat16', got 'int8'"):
+        tiny_prior.save(tmp_path / "prior", dtype="int8")
+    large = dataclasses.replace(tiny_prior, params=jax.tree.map(lambda leaf: 1e6 * leaf, tiny_prior.params))
+    with pytest.raises(ValueError, match="within the range of float16"):
+        large.save(tmp_path / "prior", dtype="float16")
+    assert not (tmp_path / "prior").exists()
 
 
 def _damage_array(path):

@@ -1,12 +1,17 @@
 """Objective, data, step and loop; a run that is killed or interrupted ends as if it had not been."""
 
+import collections
 import dataclasses
+import functools
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import jax
@@ -14,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
+import rich.console
 
 from hvae_jax import Prior, load_prior
 from hvae_jax.gaussian import Gaussian, kl_divergence
@@ -21,10 +27,11 @@ from hvae_jax.likelihood import GaussianDecoder
 from hvae_jax.models import hierarchy
 from hvae_jax.models.hierarchy import Pass
 from hvae_jax.models.patch_vdvae import PRESETS, PatchVDVAE, PatchVDVAEConfig, Resolution
-from hvae_jax.training import Interrupted, LossConfig, OptimizerConfig, TrainConfig, loop, train
-from hvae_jax.training.data import batches, crops
+from hvae_jax.training import RUNS, Interrupted, LossConfig, OptimizerConfig, OutOfTime, TrainConfig, data, loop, train
+from hvae_jax.training import state as state_module
+from hvae_jax.training.data import Photographs, random_crops
 from hvae_jax.training.loss import elbo_terms, kl_weights, loss_fn
-from hvae_jax.training.state import init_state, train_step
+from hvae_jax.training.state import init_state, train_step, train_steps
 from tests.conftest import official_prior
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -98,13 +105,6 @@ def photographs(tmp_path_factory):
 
 def assert_same(a, b):
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
-
-
-def take(source, count, start=0):
-    stream = batches(source, start)
-    taken = [next(stream) for _ in range(count)]
-    stream.close()
-    return taken
 
 
 # The objective
@@ -208,45 +208,102 @@ def test_fitting_the_deviation_changes_nothing_else(start):
 # The data
 
 
-def test_batches_depend_on_seed_and_number_only(photographs, config):
-    straight = take(crops(photographs, config), 12)
-    assert {b.dtype for b in straight} == {np.dtype(np.uint8)}
-    assert {b.shape for b in straight} == {(2, 16, 16, 3)}
-    np.testing.assert_array_equal(take(crops(photographs, config), 12), straight)
-    for start in (1, 7):
-        np.testing.assert_array_equal(take(crops(photographs, config), 12 - start, start), straight[start:])
-    other = take(crops(photographs, dataclasses.replace(config, seed=4)), 12)
-    assert not np.array_equal(other, straight)
-    assert not np.array_equal(straight[:6], straight[6:])
+def photographs_of(folder, config, **options):
+    return Photographs(folder, config, jax.devices()[0], **options)
 
 
-def test_crops_are_of_the_listed_photographs(photographs, config, tmp_path):
+@functools.cache
+def jitted_crops(count, size):
+    return jax.jit(lambda store, key: random_crops(store, key, count, size))
+
+
+def versions_of(folder, k, scales):
+    """The versions of a photograph, not rounded."""
+    image = np.asarray(PIL.Image.open(folder / f"{k}.png")).astype(float)
+    for scale in scales:
+        height, width = (side // scale for side in image.shape[:2])
+        cells = image[: height * scale, : width * scale].reshape(height, scale, width, scale, 3)
+        yield cells.mean(axis=(1, 3))
+
+
+def test_crops_are_any_symmetry_of_any_place_of_the_listed_photographs(photographs, config, tmp_path):
     listed = tmp_path / "photos.txt"
     listed.write_text("3.png\n\n2.png\r\n1.png \n")  # 2.png is too small
-    images = np.concatenate(take(crops(photographs, config, listed), 40)).astype(int)
-    assert set(images[..., 0].ravel()) == {101, 103}
-    down, right = np.diff(images[..., 1], axis=1), np.diff(images[..., 2], axis=2)
-    # Each crop is of one scale and mirrored left to right or not, never upside down.
-    scales, flips = np.round(down.mean(axis=(1, 2))), np.sign(right.mean(axis=(1, 2)))
-    assert set(scales) == {1, 2}
-    assert set(flips) == {-1, 1}
-    np.testing.assert_allclose(np.round(np.abs(right).mean(axis=(1, 2))), scales)
-    assert len({tuple(image[0, 0]) for image in images}) > 40  # at many places
+    store, left = photographs_of(photographs, config, files=listed).at(0)
+    assert left == config.steps
+    images = jitted_crops(1500, 16)(store, jax.random.key(0))
+    assert (images.dtype, images.shape) == (np.uint8, (1500, 16, 16, 3))
+
+    # Red tells the photograph of a crop, the difference of neighbours its version.
+    found = collections.Counter()
+    places = collections.defaultdict(set)
+    versions = {(k, s): v for k in (1, 3) for s, v in zip((1, 2), versions_of(photographs, k, (1, 2)), strict=True)}
+    for crop in np.asarray(images).astype(int):
+        green, blue = crop[..., 1], crop[..., 2]
+        k = crop[0, 0, 0] - 100
+        scale = np.ptp(green) // 15
+        top, left = (green.min() - 100) // scale, (blue.min() - 100) // scale
+        region = versions[k, scale][top : top + 16, left : left + 16]
+        turned = {(t, r): np.rot90(region.swapaxes(0, 1) if t else region, r) for t in (False, True) for r in range(4)}
+        match = [name for name, expected in turned.items() if np.max(np.abs(expected - crop)) < 0.6]
+        assert len(match) == 1
+        found[k, scale, match[0]] += 1
+        places[k, scale] |= {("top", top), ("left", left)}
+    assert len(found) == 2 * 2 * 8
+    assert min(found.values()) > 1500 / 32 / 2  # 47 each on average, with a deviation of 7
+    for version, region in versions.items():  # up to the borders
+        for side, length in zip(("top", "left"), region.shape, strict=False):
+            assert {(side, 0), (side, length - 16)} <= places[version]
+
+
+def sampled(source, steps):
+    """A crop of each step, drawn as `train_steps` does."""
+    return np.stack([jitted_crops(1, 16)(source.at(step)[0], jax.random.key(step))[0] for step in steps])
+
+
+def test_photographs_that_do_not_fit_take_turns(photographs, config):
+    two = dataclasses.replace(config, store_gib=7 * data.PITCH / 2**30, store_steps=3)
+    with closing(photographs_of(photographs, two)) as source:
+        straight = sampled(source, range(30))
+        assert source.at(28)[1] == 2
+        assert source.seconds > 0
+    with closing(photographs_of(photographs, two)) as source:
+        compiled = jitted_crops(1, 16)._cache_size()
+        np.testing.assert_array_equal(sampled(source, range(17, 30)), straight[17:])  # as if it had not been stopped
+        assert jitted_crops(1, 16)._cache_size() == compiled
+    turns = straight[..., 0].max(axis=(1, 2)).reshape(10, 3)
+    assert max(len(set(turn)) for turn in turns) == 2
+    assert set(turns.ravel()) == {100, 101, 103, 104}
+
+
+@pytest.mark.slow
+def test_more_bytes_than_32_bits_can_count():
+    """One version that starts 2³¹ bytes into the store."""
+    rows = 2**31 // data.PITCH + 3
+    pixels = np.zeros((rows, data.PITCH), np.uint8)
+    version = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)  # three rows
+    pixels[-3:] = version.reshape(3, -1)
+    one = jnp.ones(1, jnp.int32)
+    store = data.Store(jnp.asarray(pixels), (rows - 3) * one, 64 * one, 64 * one, 0 * one, one, jnp.int32(1))
+    crop = jitted_crops(1, 64)(store, jax.random.key(0))[0]
+    np.testing.assert_array_equal(np.sort(np.asarray(crop).ravel()), np.sort(version.ravel()))
 
 
 def test_unusable_data_is_refused_before_anything_is_written(photographs, config, tmp_path, monkeypatch):
     listed = tmp_path / "photos.txt"
 
-    def refused(error, match, **changes):
-        with pytest.raises(error, match=match):
+    def refused(match, **changes):
+        with pytest.raises(ValueError, match=match):
             train(dataclasses.replace(config, **changes), photographs, tmp_path / "run", files=listed)
 
-    refused(ValueError, "cannot read the list of photographs .*photos.txt")
+    refused("cannot read the list of photographs .*photos.txt")
     listed.write_text("1.png\nsub/absent.png\n")
-    refused(ValueError, r"1 that do not, first .*sub/absent\.png")
+    refused(r"1 that do not, first .*sub/absent\.png")
     listed.write_text("2.png\n")
-    refused(ValueError, "expected photographs of at least 16x16 pixels, got none in 1 files")
-    refused(ValueError, "downsampling factors of at least 1", scales=(0,))
+    refused("expected photographs of at least 16x16 pixels, got none in 1 files")
+    refused("downsampling factors of at least 1", scales=(0,))
+    listed.write_text("1.png\n")
+    refused("store_gib large enough for one photograph, got 1e-06", store_gib=1e-6)
     with pytest.raises(ValueError, match="absent"):
         train(config, tmp_path / "absent", tmp_path / "run")
     with pytest.raises(
@@ -254,29 +311,33 @@ def test_unusable_data_is_refused_before_anything_is_written(photographs, config
         match=r"parameters of the model or of one with fewer residual blocks; \d+ do not fit, first .*got none",
     ):
         train(config, photographs, tmp_path / "run", init={"input_conv": {"bias": np.zeros(8)}})
-    monkeypatch.setitem(sys.modules, "grain", None)
-    refused(ImportError, r"hvae_jax\[train\]")
+    monkeypatch.setattr(data, "_memory", lambda device: 2**12)
+    refused(r"expected 0\.0 GiB of memory for the photographs, got 0\.0; set a smaller store_gib")
     assert not (tmp_path / "run").exists()
 
 
 # The step
 
 
-def test_step_learns_and_is_compiled_once(photographs, config, start):
-    images = crops(photographs, config)[0]
+@pytest.fixture
+def store(photographs, config):
+    return photographs_of(photographs, config).at(0)[0]
+
+
+def test_step_learns_and_is_compiled_once(store, config, start):
     state = jax.device_put(init_state(config, start), jax.devices()[0])
     losses = []
-    before = train_step._cache_size()
+    before = train_steps._cache_size()
     for _ in range(config.steps):
         old = state
-        state, terms, norm = train_step(state, images, config)
-        losses.append(float(terms.loss))
+        state, terms, norms = train_steps(state, store, 1, config)
+        losses.append(float(terms.loss[0]))
         assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old))  # its buffers were donated
-    assert train_step._cache_size() <= before + 1
+    assert train_steps._cache_size() <= before + 1
     assert (int(state.step), int(state.skipped)) == (config.steps, 0)
     assert np.mean(losses[-3:]) < 0.5 * losses[0]
-    assert np.isfinite(norm)
-    assert terms.kl.shape == (TINY.levels,)
+    assert np.isfinite(norms).all()
+    assert terms.kl.shape == (1, TINY.levels)
 
     # The average lags behind the parameters, nearer to them than to the start.
     first, now, average = (tree["output_conv"]["bias"] for tree in (start, state.params, state.ema))
@@ -284,17 +345,42 @@ def test_step_learns_and_is_compiled_once(photographs, config, start):
 
 
 @pytest.mark.parametrize("damage", [jnp.nan, 100.0])
-def test_bad_step_is_skipped_and_counted(photographs, config, start, damage):
+def test_bad_step_is_skipped_and_counted(store, config, start, damage):
     """Whether the loss is not finite, or the gradient larger than `skip_norm`."""
-    images = crops(photographs, config)[0]
     state = jax.device_put(init_state(config, start), jax.devices()[0])
-    state, *_ = train_step(state, images, config)
+    state, *_ = train_steps(state, store, 1, config)
     state.params["output_conv"]["bias"] = damage * state.params["output_conv"]["bias"]
     before = jax.device_get(state)
-    state, terms, norm = train_step(state, images, config)
-    assert np.isnan(terms.loss) if np.isnan(damage) else norm > config.optimizer.skip_norm
+    state, terms, norms = train_steps(state, store, 1, config)
+    assert np.isnan(terms.loss) if np.isnan(damage) else norms > config.optimizer.skip_norm
     assert (int(state.step), int(state.skipped)) == (2, 1)
     assert_same(state[1:4], before[1:4])  # parameters, average, optimizer
+
+
+def test_bfloat16_is_near_float32(config, start, monkeypatch):
+    images = jax.random.uniform(jax.random.key(1), (4, 16, 16, 3))
+
+    @functools.partial(jax.jit, static_argnames="dtype")
+    def gradient(params, dtype):
+        model = PatchVDVAE(TINY, unroll=True, dtype=dtype)
+        return jax.grad(loss_fn, has_aux=True)(params, model, images, jax.random.key(2), jnp.array(0), config.loss)
+
+    (exact, (terms, _)), (rounded, (rounded_terms, _)) = gradient(start, None), gradient(start, "bfloat16")
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0.01, atol=1e-4), rounded_terms, terms)
+    flat, flat_rounded = (jax.flatten_util.ravel_pytree(tree)[0] for tree in (exact, rounded))
+    difference = np.linalg.norm(flat_rounded - flat) / np.linalg.norm(flat)
+    assert 1e-6 < difference < 0.02  # 8 binary digits: 0.004
+    assert {leaf.dtype.name for leaf in jax.tree.leaves((rounded, rounded_terms))} == {"float32"}
+
+    # The whole step, as on an accelerator
+    monkeypatch.setattr(state_module, "_on_cpu", lambda: False)
+    state = jax.eval_shape(lambda: init_state(config, start))
+    crops = jax.ShapeDtypeStruct((2, 16, 16, 3), np.uint8)
+    half = dataclasses.replace(config, compute_dtype="bfloat16")
+    traced, (after, *_) = jax.make_jaxpr(functools.partial(train_step, config=half), return_shape=True)(state, crops)
+    assert "bf16" in str(traced)
+    types = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree) for tree in (state, after)]
+    assert types[0] == types[1]
 
 
 # The loop
@@ -370,21 +456,25 @@ def test_start_from_a_prior_leaves_it_alone(straight, config, photographs, tmp_p
 DRIVER = """
 import sys
 from pathlib import Path
+import jax
 from hvae_jax import Prior, load_prior
 from hvae_jax.models.patch_vdvae import PRESETS
 from hvae_jax.training import TrainConfig, train
 prior = load_prior(sys.argv[1])
 PRESETS["tiny"] = prior.config
-train(TrainConfig.from_file(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]), init=prior.params)
+with jax.default_device(jax.devices()[1]):
+    train(TrainConfig.from_file(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]), init=prior.params)
 """
 
 
 def test_killed_run_resumes_to_the_same_bits(straight, config, start, photographs, tmp_path):
+    """On another device."""
     out, settings = tmp_path / "run", tmp_path / "config.json"
     settings.write_text(config.to_json())
     Prior(start, PatchVDVAE(TINY)).save(tmp_path / "start")
     arguments = [str(tmp_path / "start"), str(settings), str(photographs), str(out)]
-    process = subprocess.Popen([sys.executable, "-c", DRIVER, *arguments])
+    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=2"
+    process = subprocess.Popen([sys.executable, "-c", DRIVER, *arguments], env={**os.environ, "XLA_FLAGS": flags})
     try:
         deadline = time.monotonic() + 120
         while not (out / "checkpoints" / "10").exists():
@@ -404,23 +494,56 @@ def test_killed_run_resumes_to_the_same_bits(straight, config, start, photograph
 def test_interrupted_run_resumes_to_the_same_bits(straight, config, start, photographs, tmp_path, monkeypatch):
     """As by Ctrl-C, then as by a batch system, in the middle of a step."""
 
-    def interrupting(number, at):
-        def wrapped(source, start):
-            for step, images in enumerate(batches(source, start), start + 1):
-                if step == at:
+    class Interrupting(Photographs):
+        def at(self, step):
+            for number, last in [(signal.SIGINT, 7), (signal.SIGTERM, 15)]:
+                if step + 1 == last:
                     os.kill(os.getpid(), number)
-                yield images
+            return super().at(step)
 
-        return wrapped
-
+    monkeypatch.setattr(loop, "Photographs", Interrupting)
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
-    for number, at in [(signal.SIGINT, 7), (signal.SIGTERM, 15)]:
-        monkeypatch.setattr(loop, "batches", interrupting(number, at))
+    for at in (7, 15):
         with pytest.raises(Interrupted, match=f"stopped at step {at} of 30"):
             train(config, photographs, tmp_path / "run", init=start)
         assert final_state(tmp_path / "run")[0] == at
         assert load_prior(tmp_path / "run" / "prior").info["training"]["steps"] == at
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
-    monkeypatch.setattr(loop, "batches", batches)
     train(config, photographs, tmp_path / "run")
     assert_as_straight(tmp_path / "run", straight(config), config)
+
+
+def test_goes_on_in_another_way_of_computing(straight, config, start, photographs, tmp_path, monkeypatch):
+    """As an accelerator does, for a moment, then on this one."""
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(state_module, "_on_cpu", lambda: False)
+        several = dataclasses.replace(config, steps_per_dispatch=4, checkpoint_every=1000, checkpoint_minutes=1e-9)
+        with pytest.raises(OutOfTime, match="stopped at step 4 of 30"):
+            train(several, photographs, out, init=start, stop_after=1e-9)
+        console = rich.console.Console(file=io.StringIO(), width=200)
+        with pytest.raises(OutOfTime, match="stopped at step 8 of 30"):
+            train(several, photographs, out, stop_after=1e-9, console=console)
+    assert re.fullmatch(r"4 steps, \d+\.\d images/s  0\.0% waiting for data\n", console.file.getvalue())
+    train(config, photographs, out)
+    log, lines = log_of(out)
+    assert sorted(log) == [4, 8, *range(9, 31, 3)]  # where a dispatch ends
+    assert lines == len(log)
+    assert all(line["waiting"] == 0 for line in log.values())
+    assert all(
+        line["images_per_second"] == pytest.approx(config.batch_size * line["steps_per_second"])
+        for line in log.values()
+    )
+    for name in ("loss", "kl", "gradient_norm"):
+        np.testing.assert_allclose(log[30][name], log_of(straight(config))[0][30][name], rtol=1e-3)
+
+
+def test_what_is_built_in_fits_its_machine():
+    large, small = (PatchVDVAE(PRESETS[RUNS[name].preset]) for name in ("gpu-25min", "cpu-3h"))
+    sizes = [
+        sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(m.initialize, jax.random.key(0))))
+        for m in (large, small)
+    ]
+    assert 4e6 < sizes[0] < 6e6
+    assert 2 * sizes[0] < 12e6  # bytes as float16
+    assert sizes[1] < 1.1e6

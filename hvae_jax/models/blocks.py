@@ -20,7 +20,9 @@ def leaky_relu(x: Array) -> Array:
     return nn.leaky_relu(x, 0.1)
 
 
-def conv(features: int, kernel_size: int, init_scale: float = 1.0, name: str | None = None) -> nn.Module:
+def conv(
+    features: int, kernel_size: int, init_scale: float = 1.0, name: str | None = None, dtype: Any = None
+) -> nn.Module:
     """A convolution with zero padding; a matrix product where the kernel is 1x1 (faster on CPU).
 
     Args:
@@ -28,14 +30,15 @@ def conv(features: int, kernel_size: int, init_scale: float = 1.0, name: str | N
         kernel_size: side of the kernel in pixels.
         init_scale: variance of the initial weights relative to He's.
         name: the parameters' name in a compact module.
+        dtype: that of the computation and the output; that of input and parameters together if None.
 
     Returns:
         The layer; its kernel has shape (in, out) for 1x1 and (k, k, in, out) otherwise.
     """
     kernel_init = nn.initializers.variance_scaling(2.0 * init_scale, "fan_in", "truncated_normal")
     if kernel_size == 1:
-        return nn.Dense(features, kernel_init=kernel_init, name=name)
-    return nn.Conv(features, (kernel_size, kernel_size), kernel_init=kernel_init, name=name)
+        return nn.Dense(features, kernel_init=kernel_init, name=name, dtype=dtype)
+    return nn.Conv(features, (kernel_size, kernel_size), kernel_init=kernel_init, name=name, dtype=dtype)
 
 
 class Bottleneck(nn.Module):
@@ -48,6 +51,7 @@ class Bottleneck(nn.Module):
         activation: a name in `ACTIVATIONS`.
         residual: add the input to the output.
         init_scale: variance of the last convolution's initial weights, relative to He's.
+        dtype: see `conv`.
     """
 
     width: int
@@ -56,14 +60,15 @@ class Bottleneck(nn.Module):
     activation: str
     residual: bool = True
     init_scale: float = 1.0
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W D"]:
         act = ACTIVATIONS[self.activation]
-        h = conv(self.width, 1, name="conv_0")(act(x))
-        h = conv(self.width, self.kernel_size, name="conv_1")(act(h))
-        h = conv(self.width, self.kernel_size, name="conv_2")(act(h))
-        h = conv(self.features, 1, self.init_scale, name="conv_3")(act(h))
+        h = conv(self.width, 1, name="conv_0", dtype=self.dtype)(act(x))
+        h = conv(self.width, self.kernel_size, name="conv_1", dtype=self.dtype)(act(h))
+        h = conv(self.width, self.kernel_size, name="conv_2", dtype=self.dtype)(act(h))
+        h = conv(self.features, 1, self.init_scale, name="conv_3", dtype=self.dtype)(act(h))
         return x + h if self.residual else h
 
 
@@ -101,15 +106,17 @@ class Pool(nn.Module):
     Attributes:
         stride: the factor.
         features: output channels.
+        dtype: see `conv`.
     """
 
     stride: int
     features: int
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
         # Kernel = stride: each output pixel reads one cell, so the convolution is a matrix product of cells.
-        return leaky_relu(conv(self.features, 1, name="conv")(space_to_depth(x, self.stride)))
+        return leaky_relu(conv(self.features, 1, name="conv", dtype=self.dtype)(space_to_depth(x, self.stride)))
 
 
 class Unpool(nn.Module):
@@ -118,15 +125,17 @@ class Unpool(nn.Module):
     Attributes:
         stride: the factor.
         features: output channels.
+        dtype: see `conv`.
     """
 
     stride: int
     features: int
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
-        h = upsample(leaky_relu(conv(self.features, 1, name="conv")(x)), self.stride)
-        return h + self.param("scale_bias", nn.initializers.zeros, (self.features,))
+        h = upsample(leaky_relu(conv(self.features, 1, name="conv", dtype=self.dtype)(x)), self.stride)
+        return h + self.param("scale_bias", nn.initializers.zeros, (self.features,)).astype(h.dtype)
 
 
 def upsample(x: Float[Array, "B H W C"], factor: int) -> Float[Array, "B h w C"]:

@@ -164,47 +164,46 @@ def _table4_small(deterministic: int) -> PatchVDVAEConfig:
     return dataclasses.replace(config, resolutions=resolutions, space_to_depth=2)
 
 
-def _small(deep: bool = False) -> PatchVDVAEConfig:
-    """Fast on CPU, finest latents at half resolution; `deep` has more residual blocks where the latents are fine."""
+def _conditional(
+    levels: tuple[int, ...],
+    coarse: tuple[int, int],
+    finest: tuple[int, int],
+    encoder_blocks: tuple[int, ...],
+    deterministic: int = 0,
+) -> PatchVDVAEConfig:
+    """A noise-conditional model for restoration, finest latents at half resolution.
 
-    def resolution(
-        stride: int,
-        levels: int,
-        width: int,
-        bottleneck: int,
-        latents: int,
-        encoder_blocks: int = 1,
-        deterministic: int = 0,
-    ) -> Resolution:
+    `levels` and `encoder_blocks` of each resolution, coarsest first; (width, bottleneck) of the `coarse` ones and of
+    the `finest`; `deterministic` pairs of blocks after each of the finest levels.
+    """
+
+    def resolution(index: int) -> Resolution:
+        is_finest = index == len(levels) - 1
+        width, bottleneck = finest if is_finest else coarse
         return Resolution(
-            stride=stride,
-            levels=levels,
+            stride=2 if index else 1,
+            levels=levels[index],
             width=width,
             bottleneck=bottleneck,
             posterior_bottleneck=bottleneck,
-            latent_channels=latents,
+            latent_channels=24 if is_finest else 16,
             encoder_width=width,
             encoder_bottleneck=bottleneck,
-            encoder_blocks=encoder_blocks,
+            encoder_blocks=encoder_blocks[index],
             skip_width=width,
-            deterministic=deterministic,
-            deterministic_bottleneck=bottleneck if deterministic else 0,
+            deterministic=deterministic if is_finest else 0,
+            deterministic_bottleneck=bottleneck if deterministic and is_finest else 0,
         )
 
     return PatchVDVAEConfig(
-        resolutions=(
-            resolution(1, 1, 64, 48, 16),
-            resolution(2, 1, 64, 48, 16),
-            resolution(2, 2, 64, 48, 16, encoder_blocks=1 + deep),
-            resolution(2, 3, 48, 32, 24, encoder_blocks=1 + 2 * deep, deterministic=int(deep)),
-        ),
+        resolutions=tuple(resolution(i) for i in range(len(levels))),
         activation="relu",
         space_to_depth=2,
         noise_conditional=True,
         clip_input=False,
         input_kernel=3,
         output_kernel=3,
-        first_posterior_bottleneck=48,
+        first_posterior_bottleneck=coarse[1],
         auxiliary_heads=True,
     )
 
@@ -219,12 +218,15 @@ PRESETS: dict[str, PatchVDVAEConfig] = {
     "table4-small-l12": _table4_small(deterministic=2),
     "table4-small-l18": _table4_small(deterministic=1),
     "table4-small-l36": _table4_small(deterministic=0),
-    "small": _small(),
-    "small-deep": _small(deep=True),
+    "small": _conditional((1, 1, 2, 3), coarse=(64, 48), finest=(48, 32), encoder_blocks=(1, 1, 1, 1)),
+    "small-deep": _conditional(
+        (1, 1, 2, 3), coarse=(64, 48), finest=(48, 32), encoder_blocks=(1, 1, 2, 3), deterministic=1
+    ),
+    "base": _conditional((1, 2, 3, 5), coarse=(128, 80), finest=(96, 64), encoder_blocks=(2, 2, 2, 2)),
 }
 """`official`: the paper's 36-group model; `table4-*`: Table 4's, small ones for two cores; `small`: the bundled.
 
-A variant's name ends in its number of levels.
+`base`: five times as many parameters as `small`, for an accelerator. A variant's name ends in its number of levels.
 """
 
 
@@ -236,6 +238,7 @@ class PatchBlock(LatentBlock):
         posterior_bottleneck: inner channels of the posterior block.
         activation: a name in `ACTIVATIONS`.
         init_scale: variance of the initial weights of what is added to the state, relative to He's.
+        dtype: of the state; mean and deviation of the Gaussians are float32 or wider.
         unroll_blocks: write the scan of the deterministic blocks out, see `scan_unroll`.
     """
 
@@ -243,16 +246,17 @@ class PatchBlock(LatentBlock):
     posterior_bottleneck: int
     activation: str
     init_scale: float
+    dtype: Any = None
     unroll_blocks: bool = False
 
     def setup(self):
         r = self.resolution
-        block: dict[str, Any] = {"kernel_size": r.kernel_size, "activation": self.activation}
+        block: dict[str, Any] = {"kernel_size": r.kernel_size, "activation": self.activation, "dtype": self.dtype}
         residual = {"init_scale": self.init_scale, **block}
         self.setup_prior(block)
         self.posterior_net = Bottleneck(self.posterior_bottleneck, r.width, residual=False, **block)
         self.posterior_projection = conv(2 * r.latent_channels, 1, self.init_scale)
-        self.z_projection = conv(r.width, 1, self.init_scale)
+        self.z_projection = conv(r.width, 1, self.init_scale, dtype=self.dtype)
         self.residual_block = Bottleneck(r.bottleneck, r.width, **residual)
         if r.deterministic:
             # Two bottlenecks in place of one level, whose block has about twice the parameters of a bottleneck.
@@ -308,19 +312,23 @@ class PatchVDVAE(nn.Module):
     Attributes:
         config: the architecture.
         unroll: write the scans out, for training on CPU; the parameters are the same.
+        dtype: of the states and of the convolutions between them, bfloat16 for training on an accelerator; that of
+            image and parameters if None. What leaves the network, the mean and deviation of every Gaussian and the
+            auxiliary images, is computed in the parameters' type, float32.
     """
 
     config: PatchVDVAEConfig
     unroll: bool = False
+    dtype: Any = None
 
     def setup(self):
         config = self.config
         resolutions = config.resolutions
         count = len(resolutions)
         init_scale = 1 / (config.levels + sum(r.encoder_blocks for r in resolutions))
-        common: dict[str, Any] = {"activation": config.activation, "init_scale": init_scale}
+        common: dict[str, Any] = {"activation": config.activation, "init_scale": init_scale, "dtype": self.dtype}
 
-        self.input_conv = conv(resolutions[-1].encoder_width, config.input_kernel)
+        self.input_conv = conv(resolutions[-1].encoder_width, config.input_kernel, dtype=self.dtype)
         self.encode_blocks = [
             bottlenecks(
                 r.encoder_blocks,
@@ -332,15 +340,15 @@ class PatchVDVAE(nn.Module):
             )
             for r in resolutions
         ]
-        self.skip_projections = [conv(r.skip_width, 1) for r in resolutions]
+        self.skip_projections = [conv(r.skip_width, 1, dtype=self.dtype) for r in resolutions]
         self.pools = [
-            Pool(resolutions[i + 1].stride, resolutions[i].encoder_width) for i in range(count - 1)
+            Pool(resolutions[i + 1].stride, resolutions[i].encoder_width, self.dtype) for i in range(count - 1)
         ]  # pools[i] leads to resolution i
 
         self.first_level = FirstPatchBlock(
             resolutions[0], config.first_posterior_bottleneck, unroll_blocks=self.unroll, **common
         )
-        self.unpools = [Unpool(resolutions[i].stride, resolutions[i].width) for i in range(1, count)]
+        self.unpools = [Unpool(resolutions[i].stride, resolutions[i].width, self.dtype) for i in range(1, count)]
         self.levels = [
             hierarchy.scan_levels(
                 PatchBlock,

@@ -1,6 +1,6 @@
-"""Training of PatchVDVAE priors; reading photographs needs the extra `train`."""
+"""Training of PatchVDVAE priors."""
 
-from hvae_jax.training.config import LossConfig, OptimizerConfig, TrainConfig
-from hvae_jax.training.loop import Interrupted, train
+from hvae_jax.training.config import RUNS, LossConfig, OptimizerConfig, TrainConfig
+from hvae_jax.training.loop import Interrupted, OutOfTime, train
 
-__all__ = ["Interrupted", "LossConfig", "OptimizerConfig", "TrainConfig", "train"]
+__all__ = ["RUNS", "Interrupted", "LossConfig", "OptimizerConfig", "OutOfTime", "TrainConfig", "train"]

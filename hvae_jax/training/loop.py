@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,14 +22,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from hvae_jax.models.patch_vdvae import PRESETS, PatchVDVAE
 from hvae_jax.prior import Metadata, Prior
-from hvae_jax.training.config import TrainConfig
-from hvae_jax.training.data import batches, crops
+from hvae_jax.training.config import HOW, TrainConfig
+from hvae_jax.training.data import Photographs
 from hvae_jax.training.loss import LossTerms
-from hvae_jax.training.state import TrainState, grown, init_state, initial_params, train_step
+from hvae_jax.training.state import TrainState, dispatch_length, grown, init_state, initial_params, train_steps
 
 
 class Interrupted(RuntimeError):
     """Training was asked to stop; the last checkpoint holds every step taken."""
+
+
+class OutOfTime(Interrupted):
+    """The time that was given is over; the last checkpoint holds every step taken."""
 
 
 def train(
@@ -40,23 +44,27 @@ def train(
     files: Path | None = None,
     init: dict | None = None,
     description: Mapping[str, Any] | None = None,
+    stop_after: float | None = None,
     console: Console | None = None,
 ) -> Prior:
     """Train a model, or go on with a run that was interrupted.
 
     `out` gets `config.json`, `log.jsonl` (a line of means every `log_every` steps), `checkpoints/` and, with each
     checkpoint, `prior/`, made of the averaged parameters. A run that was killed goes on from its last checkpoint
-    to the parameters it would have reached, bit for bit.
+    to the parameters it would have reached, bit for bit on the same machine. Another machine goes on as well, with
+    the same crops and random numbers.
 
     Args:
-        config: the settings; must equal those of the run that `out` holds, if any.
+        config: the settings; must equal those of the run that `out` holds, if any, but for those in
+            `config.HOW`.
         data: a folder of photographs.
         out: the run's folder.
         files: a text file that names the photographs to use, one path below `data` a line; all if None.
         init: parameters to start from, those of a prior for example, which may have fewer residual blocks (`grown`);
             random if None.
         description: what the prior's `prior.json` shall say besides the training: name, provenance, licences.
-        console: where the progress is shown; nowhere if None.
+        stop_after: minutes after which to stop with a checkpoint; none if None.
+        console: where the progress is shown, in a terminal, and at the end how fast it was; nowhere if None.
 
     Returns:
         The prior.
@@ -65,41 +73,57 @@ def train(
         ValueError: `out` holds a run with other settings, `data` has no usable photograph, or `init` does not fit
             the model; nothing was written then.
         Interrupted: SIGINT or SIGTERM came; a checkpoint was written.
+        OutOfTime: likewise, after `stop_after`.
     """
+    begin = time.monotonic()
     out = Path(out).resolve()
     _check_same_run(config, out)
-    source = crops(data, config, files)
+    device = next(iter(jnp.zeros(()).devices()))  # JAX's default
     template = jax.eval_shape(partial(init_state, config))
     if init is not None:
         init = grown(init, initial_params(config))
-    out.mkdir(parents=True, exist_ok=True)
-    _write(out / "config.json", config.to_json())
-    options = ocp.CheckpointManagerOptions(max_to_keep=2)
-    with ocp.CheckpointManager(out / "checkpoints", options=options) as checkpoints:
-        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        if (last := checkpoints.latest_step()) is None:
-            state = jax.device_put(init_state(config, init), device)
+    options = ocp.CheckpointManagerOptions(max_to_keep=2, create=False)
+    with (
+        closing(Photographs(data, config, device, files)) as photographs,
+        ocp.CheckpointManager(out / "checkpoints", options=options) as checkpoints,
+    ):
+        start = checkpoints.latest_step() or 0
+        if start < config.steps:
+            photographs.at(start)  # a mistake in the photographs is known before anything is written
+        (out / "checkpoints").mkdir(parents=True, exist_ok=True)
+        _write(out / "config.json", config.to_json())
+        sharding = jax.sharding.SingleDeviceSharding(device)
+        if start == 0:
+            state = jax.device_put(init_state(config, init), sharding)
         else:
-            placed = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), template)
-            state = checkpoints.restore(last, args=ocp.args.StandardRestore(placed))
-        start = int(state.step)
-        with (
-            _stop_signals() as stopped,
-            _Log(out / "log.jsonl", config, start, console) as log,
-            closing(batches(source, start)) as images,
-        ):
-            for step in range(start + 1, config.steps + 1):
-                state, terms, norm = train_step(state, next(images), config)
-                log.add(step, terms, norm, state.skipped)
-                stop = bool(stopped)  # asked once, for a signal may come at any time
-                if step % config.checkpoint_every == 0 or step == config.steps or stop:
+            placed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), template)
+            state = checkpoints.restore(start, args=ocp.args.StandardRestore(placed))
+        step, saved, saved_at = start, start, time.monotonic()
+        before = None
+        with _stop_signals() as stopped, _Log(out / "log.jsonl", config, start, console) as log:
+            while step < config.steps:
+                store, left = photographs.at(step)
+                count = min(dispatch_length(config, step), left)
+                state, terms, norms = train_steps(state, store, count, config)
+                step += count
+                # The device has this dispatch to do; without waiting here the host would queue any number more.
+                jax.block_until_ready(before)
+                before = norms
+                log.add(step, terms, norms, state.skipped, photographs.seconds)
+                now = time.monotonic()
+                out_of_time = stop_after is not None and now - begin >= 60 * stop_after
+                stop = bool(stopped) or out_of_time  # asked once, for a signal may come at any time
+                due = step // config.checkpoint_every > saved // config.checkpoint_every
+                if due or now - saved_at >= 60 * config.checkpoint_minutes or step == config.steps or stop:
                     # Before the checkpoint: killed in between, the run goes on from the one before and repeats this.
                     _prior(state, config, description).save(out / "prior", overwrite=True)
                     checkpoints.save(step, args=ocp.args.StandardSave(state))
                     # The next step donates the buffers that are being written.
                     checkpoints.wait_until_finished()
+                    saved, saved_at = step, time.monotonic()
                 if stop and step < config.steps:
-                    raise Interrupted(f"stopped at step {step} of {config.steps}; the same command goes on")
+                    kind = OutOfTime if out_of_time else Interrupted
+                    raise kind(f"stopped at step {step} of {config.steps}; the same command goes on")
     prior = _prior(state, config, description)
     if start == config.steps:  # it was finished before: write its prior anew, with this description
         prior.save(out / "prior", overwrite=True)
@@ -122,7 +146,8 @@ def _check_same_run(config: TrainConfig, out: Path) -> None:
 
 
 def _settings(config: TrainConfig) -> dict[str, Any]:
-    settings = dataclasses.asdict(config)
+    """The settings that decide what comes out, sections flat."""
+    settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in HOW}
     sections = {name: settings.pop(name) for name in ("loss", "optimizer")}
     return settings | {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
 
@@ -149,12 +174,16 @@ def _stop_signals() -> Iterator[list[int]]:
 
 
 class _Log:
-    """Means over `log_every` steps, to a JSONL file and a progress bar; values are fetched once per line."""
+    """Means over `log_every` steps, to a JSONL file and a progress bar; values are fetched once per line.
+
+    `images_per_second` counts the time to compile too; `waiting` is the share of the time that went into waiting
+    for photographs.
+    """
 
     def __init__(self, path: Path, config: TrainConfig, start: int, console: Console | None):
-        self._path, self._config = path, config
+        self._path, self._config, self._console = path, config, console
         self._pending: list = []
-        self._time = time.perf_counter()
+        self._start = self._last = _Moment(start, time.perf_counter(), 0.0)
         if path.exists():  # drop what was logged after the checkpoint that we go on from
             kept = [line for line in path.read_text().splitlines() if _logged_step(line) <= start]
             _write(path, "".join(line + "\n" for line in kept))
@@ -165,7 +194,7 @@ class _Log:
             TimeRemainingColumn(),
             TextColumn("{task.fields[numbers]}"),
             console=console,
-            disable=console is None,
+            disable=console is None or not console.is_terminal,
         )
         self._task = self._progress.add_task("", total=config.steps, completed=start, numbers="")
 
@@ -175,27 +204,51 @@ class _Log:
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
+        if self._console is not None and self._last != self._start:
+            taken = self._last.step - self._start.step
+            self._console.print(f"{taken} steps, {_in_words(self._speed(self._start, self._last))}", highlight=False)
 
-    def add(self, step: int, terms: LossTerms, norm: Array, skipped: Array) -> None:
-        self._pending.append((terms, norm))
+    def add(self, step: int, terms: LossTerms, norms: Array, skipped: Array, waited: float) -> None:
+        """Count the steps up to `step`; `waited` is the time so far, in seconds, that was waited for photographs."""
+        self._pending.append((terms, norms))
         self._progress.update(self._task, completed=step)
-        if step % self._config.log_every and step != self._config.steps:
+        every = self._config.log_every
+        if step // every == self._last.step // every and step != self._config.steps:
             return
         terms, norm = jax.tree.map(_mean, *jax.device_get(self._pending))
-        now = time.perf_counter()
-        rate = len(self._pending) / (now - self._time)
-        self._pending, self._time = [], now
+        now = _Moment(step, time.perf_counter(), waited)
+        speed = self._speed(self._last, now)
+        self._pending, self._last = [], now
         line = {"step": step, **{k: v.tolist() for k, v in terms._asdict().items()}}
-        line |= {"gradient_norm": float(norm), "skipped": int(skipped), "steps_per_second": rate}
+        line |= {"gradient_norm": float(norm), "skipped": int(skipped), **speed}
         with self._path.open("a") as file:
             file.write(json.dumps(line).replace("NaN", "null") + "\n")  # JSON has no NaN
-        numbers = f"loss {terms.loss:.3f}  {terms.bits_per_dim:.2f} bits/dim  {terms.psnr:.2f} dB  {rate:.2f} steps/s"
+        numbers = f"loss {terms.loss:.3f}  {terms.bits_per_dim:.2f} bits/dim  {terms.psnr:.2f} dB  {_in_words(speed)}"
         self._progress.update(self._task, numbers=numbers)
+
+    def _speed(self, start: "_Moment", end: "_Moment") -> dict[str, float]:
+        seconds = end.time - start.time
+        rate = (end.step - start.step) / seconds
+        return {
+            "steps_per_second": rate,
+            "images_per_second": rate * self._config.batch_size,
+            "waiting": (end.waited - start.waited) / seconds,
+        }
+
+
+class _Moment(NamedTuple):
+    step: int
+    time: float
+    waited: float
+
+
+def _in_words(speed: Mapping[str, float]) -> str:
+    return f"{speed['images_per_second']:.1f} images/s  {speed['waiting']:.1%} waiting for data"
 
 
 def _mean(*values: np.ndarray) -> np.ndarray:
     """Mean of the finite values, for those of skipped steps may not be; NaN where there are none."""
-    return np.ma.filled(np.ma.masked_invalid(np.stack(values)).mean(axis=0), np.nan)
+    return np.ma.filled(np.ma.masked_invalid(np.concatenate(values)).mean(axis=0), np.nan)
 
 
 def _logged_step(line: str) -> float:

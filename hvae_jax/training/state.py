@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, UInt8
 
+from hvae_jax.models.blocks import scan_unroll
 from hvae_jax.models.patch_vdvae import PRESETS, PatchVDVAE
 from hvae_jax.training import iterates
 from hvae_jax.training.config import OptimizerConfig, TrainConfig
+from hvae_jax.training.data import Store, random_crops
 from hvae_jax.training.iterates import Restorations
 from hvae_jax.training.loss import LossTerms, loss_fn
 
@@ -152,7 +154,37 @@ def _grows(name: str, small: Array | None, large: Array | None) -> bool:
     return "encode_blocks" in name and small.shape[1:] == large.shape[1:] and small.shape[0] < large.shape[0]
 
 
-@partial(jax.jit, static_argnames="config", donate_argnames="state")
+def dispatch_length(config: TrainConfig, step: int) -> int:
+    """Number of steps from `step` to the end of the dispatch, which is a multiple of `steps_per_dispatch`."""
+    length = 1 if _on_cpu() else config.steps_per_dispatch
+    return min(length - step % length, config.steps - step)
+
+
+@partial(jax.jit, static_argnames=("count", "config"), donate_argnames="state")
+def train_steps(
+    state: TrainState, store: Store, count: int, config: TrainConfig
+) -> tuple[TrainState, LossTerms, Float[Array, " K"]]:
+    """Several optimizer steps on random crops, as one program.
+
+    Args:
+        state: the state; its buffers are donated.
+        store: the photographs.
+        count: number of steps K.
+        config: the run's settings.
+
+    Returns:
+        The next state, and each step's terms of the loss and norm of the gradient.
+    """
+
+    def body(state: TrainState, _: None) -> tuple[TrainState, tuple[LossTerms, Array]]:
+        images = random_crops(store, _keys(config, state)[0], config.batch_size, config.crop_size)
+        state, terms, norm = train_step(state, images, config)
+        return state, (terms, norm)
+
+    state, (terms, norms) = jax.lax.scan(body, state, length=count, unroll=scan_unroll(count, _on_cpu()))
+    return state, terms, norms
+
+
 def train_step(
     state: TrainState, images: UInt8[Array, "B H W C"], config: TrainConfig
 ) -> tuple[TrainState, LossTerms, Float[Array, ""]]:
@@ -163,15 +195,16 @@ def train_step(
     Randomness depends on the seed and the step's number alone, so a resumed run repeats what it would have done.
 
     Args:
-        state: the state; its buffers are donated.
+        state: the state.
         images: 8-bit crops.
         config: the run's settings.
 
     Returns:
         The next state, the loss's terms, and the norm of the gradient.
     """
-    model = PatchVDVAE(PRESETS[config.preset], unroll=jax.default_backend() == "cpu")
-    key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+    dtype = jnp.float32 if _on_cpu() else config.compute_dtype
+    model = PatchVDVAE(PRESETS[config.preset], unroll=_on_cpu(), dtype=dtype)
+    key = _keys(config, state)[1]
     floats = images.astype(jnp.float32) / 255
     restorations, inputs = state.restorations, None
     if restorations is not None:
@@ -198,3 +231,12 @@ def train_step(
     old = (state.params, state.ema, state.optimizer)
     params, ema, opt_state = jax.tree.map(lambda a, b: jnp.where(ok, a, b), new, old)
     return TrainState(state.step + 1, params, ema, opt_state, state.skipped + ~ok, restorations), terms, norm
+
+
+def _keys(config: TrainConfig, state: TrainState) -> Array:
+    """The keys of a step: of its crops and of its loss."""
+    return jax.random.split(jax.random.fold_in(jax.random.key(config.seed), state.step))
+
+
+def _on_cpu() -> bool:
+    return jax.default_backend() == "cpu"
