@@ -373,7 +373,7 @@ def parser() -> argparse.ArgumentParser:
 def write_card(args: argparse.Namespace, command: str) -> None:
     """Measure, and write the card."""
     prior = hj.load_prior(args.prior)
-    folder = hj.prior._find(args.prior)
+    folder = hj.prior.find_prior(args.prior)
     described = json.loads((folder / "prior.json").read_text())
     if described["family"] != "patch_vdvae":
         raise ValueError(f"expected a prior of the family patch_vdvae, got {described['family']}")

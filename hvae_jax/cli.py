@@ -813,9 +813,9 @@ def info(
     from rich.markdown import Markdown
     from rich.table import Table
 
-    from hvae_jax.prior import BUNDLED, _find
+    from hvae_jax.prior import BUNDLED, find_prior
 
-    folder = _find(BUNDLED if prior is None else prior)
+    folder = find_prior(BUNDLED if prior is None else prior)
     facts = _facts(folder, _load_prior(prior))
     if as_json:
         typer.echo(json.dumps(facts, indent=2))

@@ -203,7 +203,7 @@ def load_prior(name: str | os.PathLike = BUNDLED) -> Prior:
     Raises:
         PriorError: there is no such prior, or it is damaged, foreign, or of a newer format.
     """
-    directory = _find(name)
+    directory = find_prior(name)
     try:
         description = json.loads((directory / "prior.json").read_text())
         version = description["format"]
@@ -240,7 +240,7 @@ def load_prior(name: str | os.PathLike = BUNDLED) -> Prior:
     return Prior(params, model, Metadata.of(**description))
 
 
-def _find(name: str | os.PathLike) -> Path:
+def find_prior(name: str | os.PathLike) -> Path:
     bundled = Path(str(resources.files("hvae_jax") / "pretrained"))
     names = sorted(path.parent.name for path in bundled.glob("*/prior.json"))
     if str(name) in names:  # before any folder of that name in the working directory
