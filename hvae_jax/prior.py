@@ -241,6 +241,7 @@ def load_prior(name: str | os.PathLike = BUNDLED) -> Prior:
 
 
 def find_prior(name: str | os.PathLike) -> Path:
+    """The folder of a prior: that of a bundled one, or the directory itself; `PriorError` if there is none."""
     bundled = Path(str(resources.files("hvae_jax") / "pretrained"))
     names = sorted(path.parent.name for path in bundled.glob("*/prior.json"))
     if str(name) in names:  # before any folder of that name in the working directory
