@@ -57,7 +57,6 @@ def test_the_iterates_are_those_of_algorithm_2(images, blurred):
         noise_level=jnp.array(levels)[:, None],
         max_iterations=iterates.ITERATIONS,
         initial="image",
-        tolerance=0.0,
     )
     out = restore(prior, r.observation, operator, r.noise_std, config)
     np.testing.assert_allclose(r.mean, out.mean, atol=2e-4)
