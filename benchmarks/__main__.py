@@ -14,8 +14,28 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-EXPERIMENTS = ("faces", "deblurring", "inpainting", "levels", "lipschitz", "convergence", "temperature", "samples")
+EXPERIMENTS = (
+    "final",
+    "faces",
+    "deblurring",
+    "inpainting",
+    "levels",
+    "ablation",
+    "lipschitz",
+    "convergence",
+    "drift",
+    "temperature",
+    "samples",
+)
+OWN = ("data", "files", "training", "init", "steps", "seeds", "variants", "docs", "tasks", "validation")
+"""Options that only some experiments have."""
+
 RESULTS = Path(__file__).parent / "results"
+
+
+def names_of(text: str) -> tuple[str, ...]:
+    """Names with commas between them."""
+    return tuple(text.split(","))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,7 +56,8 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0)
     add("--batch", type=int, default=5, help="images per compiled call (default 5)")
     add("--pictures", type=int, default=1, metavar="N", help="before/after pictures of the first N images (default 1)")
-    add("--methods", metavar="A,B", help="methods to compare; see benchmarks/methods, also for one of your own")
+    methods = "methods to compare; see benchmarks/methods, also for one of your own"
+    add("--methods", type=names_of, metavar="A,B", help=methods)
     add("--settings", choices=("recommended", "paper"), default="recommended", help="of the solver")
     add("--kernels", type=Path, metavar="FILE", help=".npz of blur kernels (default: the paper's)")
     add("--weights", type=Path, metavar="FILE", help=".npz of DnCNN or FDnCNN, for the method fdncnn")
@@ -46,12 +67,62 @@ def parser() -> argparse.ArgumentParser:
         assert module.origin is not None
         summary = Path(module.origin).read_text().split('"""')[1].split("\n")[0]
         sub = names.add_parser(name, parents=[common], help=summary, description=summary)
-        if name == "levels":
-            sub.add_argument("--data", type=Path, metavar="DIR", help="photographs to train on (default: the ten)")
-            sub.add_argument("--steps", type=int, default=1000, help="of each training (default 1000)")
+        add = sub.add_argument
+        if name in ("levels", "ablation"):
+            add("--data", type=Path, metavar="DIR", help="photographs to train on (default: the ten)")
+            add("--steps", type=int, default=1000, help="of each training (default 1000)")
+        if name == "ablation":
+            add("--files", type=Path, metavar="LIST", help="names of the photographs to use (default: all in DIR)")
+            add("--training", type=Path, metavar="FILE", help="baseline, a JSON file as `hvae-jax train` takes")
+            add("--init", metavar="NAME|DIR", help="prior whose parameters all start from (default: random ones)")
+            add("--variants", type=names_of, metavar="A,B", help="names in benchmarks/experiments/ablation.py")
+            add("--seeds", type=int, default=1, metavar="N", help="trainings of each variant (default 1)")
+            add("--docs", type=Path, metavar="FILE", help="write the tables into this Markdown file too")
+        if name == "final":
+            tasks = "some of deblurring,super-resolution,inpainting,denoising (default: all)"
+            add("--tasks", type=names_of, default=argparse.SUPPRESS, metavar="A,B", help=tasks)
+            add("--seeds", type=int, default=1, metavar="N", help="draws of the noise (default 1)")
+            add("--validation", type=Path, metavar="DIR|LIST", help="images to tune other methods on, as --images")
+    _tune_options(names.add_parser("tune", help=TUNE, description=TUNE))
     report = names.add_parser("report", help="One HTML page of all results in a folder.")
     report.add_argument("out", type=Path, nargs="?", default=RESULTS, metavar="OUT")
     return main
+
+
+TUNE = "Choose the settings that a prior recommends, on validation images, and write them into its prior.json."
+
+
+def _tune_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--prior", type=Path, required=True, metavar="DIR", help="folder of the prior; its prior.json is replaced")
+    add("--images", type=Path, metavar="DIR|LIST", help="validation images, as for the experiments (default: the ten)")
+    add("--count", "--limit", type=int, default=6, metavar="N", help="take the first N images (default 6)")
+    add("--size", type=int, default=176, help="side of the squares that are cut from their middle (default 176)")
+    add("--tasks", metavar="A,B", help="some of Blur, SuperResolution, Inpainting, Denoising (default: all)")
+    add("--sigmas", metavar="S,S", help="noise levels in grey levels (default 2.55,7.65,12.75,25.5)")
+    add("--rounds", type=int, default=2, metavar="N", help="of each search (default 2)")
+    add("--batch", type=int, default=6, help="restorations per compiled call (default 6; more on an accelerator)")
+    add("--kernels", type=Path, metavar="FILE", help=".npz of blur kernels (default: the paper's)")
+    add("--seed", type=int, default=0, help="of masks and noise")
+    add("--out", type=Path, default=RESULTS, metavar="DIR", help="folder of the results (default benchmarks/results)")
+
+
+def _tune(args: argparse.Namespace, command: str) -> None:
+    from benchmarks import tune
+    from benchmarks.problems import load_images
+
+    tune.main(
+        args.prior,
+        load_images(args.images, args.size, args.count),
+        args.out,
+        command,
+        tasks=args.tasks.split(",") if args.tasks else tune.TASKS,
+        noise_levels=[float(sigma) for sigma in args.sigmas.split(",")] if args.sigmas else tune.NOISE_LEVELS,
+        kernels=args.kernels,
+        seed=args.seed,
+        batch=args.batch,
+        rounds=args.rounds,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,6 +134,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from benchmarks.report import write_report
 
             print(write_report(args.out))
+            return 0
+        if args.name == "tune":
+            _tune(args, shlex.join(["python", "-m", "benchmarks", *given]))
             return 0
         import hvae_jax as hj
         from benchmarks.experiments.common import Options
@@ -81,12 +155,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 seed=args.seed,
                 batch=args.batch,
                 pictures=args.pictures,
-                methods=args.methods and tuple(args.methods.split(",")),
+                methods=args.methods,
                 settings=args.settings,
                 kernels=args.kernels,
                 weights=args.weights,
-                data=getattr(args, "data", None),
-                steps=getattr(args, "steps", 0),
+                **{name: getattr(args, name) for name in OWN if hasattr(args, name)},
             )
         )
     except KeyboardInterrupt:

@@ -37,8 +37,8 @@ BEST = {"PSNR": "max", "SSIM": "max", "LPIPS": "min", "seconds": "min"}
 class Run:
     """A run of an experiment in a folder of its own.
 
-    Finished rows are in `rows.jsonl`, each with a digest of the settings that it depends on; the same command takes
-    up those of its own settings and computes the others.
+    Finished rows are in `rows.jsonl`, each with a digest of the settings that it depends on; a later command takes up
+    those of its own settings and computes the others.
 
     Args:
         name: of the experiment, and of the folder in `out`.
@@ -54,13 +54,11 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._about = {"name": name, "title": title, "paper": paper, "command": command}
         self._settings = settings
-        self._digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
         self._tables: list[dict[str, Any]] = []
         self._figures: list[dict[str, str]] = []
         self._comparisons: list[dict[str, str | None]] = []
         self._warm: set[tuple] = set()
-        self._rows = {json.dumps(row["key"], sort_keys=True): row["values"] for row in self._read_rows()}
-        self._used: set[str] = set()
+        self._rows = self._read_rows()
         console = Console(stderr=True)
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
         self._progress = Progress(
@@ -76,24 +74,29 @@ class Run:
         self._progress.stop()
 
     def expect(self, rows: int) -> None:
-        """Tell the progress bar how many rows there will be."""
-        self._progress.update(self._bar, total=rows)
+        """Tell the progress bar how many more rows there will be."""
+        self._progress.update(self._bar, total=(self._progress.tasks[0].total or 0) + rows)
 
-    def row(self, key: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def row(
+        self, key: dict[str, Any], compute: Callable[[], dict[str, Any]], unaffected_by: Sequence[str] = ()
+    ) -> dict[str, Any]:
         """The values of a row: those of an earlier run with these settings, or computed now and kept.
 
         Args:
             key: what the row is of.
             compute: makes its values, of JSON's types.
+            unaffected_by: names of settings that the values do not depend on.
 
         Returns:
             The values.
         """
-        name = json.dumps(key, sort_keys=True)
+        settings = {name: value for name, value in self._settings.items() if name not in unaffected_by}
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+        name = (digest, json.dumps(key, sort_keys=True))
         self._progress.update(self._bar, description=", ".join(str(value) for value in key.values()))
         if name not in self._rows:
             self._rows[name] = compute()
-            line = json.dumps({"settings": self._digest, "key": key, "values": self._rows[name]})
+            line = json.dumps({"settings": digest, "key": key, "values": self._rows[name]})
             with (self.folder / "rows.jsonl").open("a") as file:
                 file.write(line + "\n")
         self._progress.advance(self._bar)
@@ -107,6 +110,7 @@ class Run:
         batch: int,
         pictures: int,
         version: str | None = None,
+        unaffected_by: Sequence[str] = (),
     ) -> dict[str, Any]:
         """A row: a problem's images restored by a method, in calls of one size.
 
@@ -117,12 +121,13 @@ class Run:
             batch: images in a call.
             pictures: of how many images to keep the pictures.
             version: of the method, where it may change.
+            unaffected_by: see `row`.
 
         Returns:
             "PSNR", "SSIM" and "LPIPS" per image, "seconds" per image without compiling, and "pictures".
         """
         key = {**problem.label, "method": method[0], **({} if version is None else {"version": version})}
-        return self.row(key, lambda: self._restore(*method, problem, names, batch, pictures))
+        return self.row(key, lambda: self._restore(*method, problem, names, batch, pictures), unaffected_by)
 
     def _restore(
         self, name: str, method: Method, problem: Problem, names: Sequence[str], batch: int, pictures: int
@@ -134,7 +139,8 @@ class Run:
             part = problem.observed[start : start + batch]
             # A smaller last call would compile again.
             whole = np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
-            kind = (name, type(problem.operator), whole.shape)
+            # The solver's settings, and with them its program, change with the noise level.
+            kind = (name, type(problem.operator), problem.noise_std, whole.shape)
             if kind not in self._warm:
                 jax.block_until_ready(method(whole, problem.operator, problem.noise_std))
                 self._warm.add(kind)
@@ -172,13 +178,24 @@ class Run:
         columns: Sequence[str],
         rows: Sequence[Sequence[Any]],
         *,
-        best: Sequence[str | None] | None = None,
+        best: Sequence[str | None] | str | None = None,
+        across: bool = False,
         notes: Sequence[str] = (),
     ) -> None:
-        """Add a table; `best` says of each column whether its "max" or "min" is to be marked."""
+        """Add a table.
+
+        Args:
+            title: what it shows.
+            columns: their names.
+            rows: their cells; the first names the row.
+            best: whether the "max" or the "min" is to be marked, of each column or, for all, as one string.
+            across: numbers are compared across a row, not down a column.
+            notes: sentences below it.
+        """
         self._tables.append(
             {"title": title, "columns": list(columns), "rows": [list(row) for row in rows]}
-            | {"best": None if best is None else list(best), "notes": list(notes)}
+            | {"best": best if best is None or isinstance(best, str) else list(best), "across": across}
+            | {"notes": list(notes)}
         )
 
     def figure(self, figure: "Figure", file: str, caption: str) -> None:
@@ -198,8 +215,8 @@ class Run:
         for row in rows:
             self._comparisons += row["pictures"]
 
-    def finish(self) -> None:
-        """Write NAME.json, NAME.md and NAME.csv, and print the tables."""
+    def finish(self, as_markdown: bool = False) -> None:
+        """Write NAME.json, NAME.md and NAME.csv, and print the tables, as Markdown to paste if that is asked for."""
         name = self._about["name"]
         settings = {**self._settings, "date": datetime.datetime.now(datetime.UTC).date().isoformat()}
         content = {**self._about, "settings": settings, "tables": self._tables}
@@ -214,6 +231,9 @@ class Run:
         write_atomically(self.folder / f"{name}.csv", sheet.getvalue().encode())
         console = Console(width=None if sys.stdout.isatty() else 160, markup=False)
         for table in self._tables:
+            if as_markdown:
+                print(f"**{table['title']}**\n\n{markdown(table['columns'], table['rows'])}\n")
+                continue
             shown = Table(title=table["title"], title_justify="left")
             for i, column in enumerate(table["columns"]):
                 shown.add_column(column, justify="left" if i == 0 else "right")
@@ -225,26 +245,35 @@ class Run:
         console.print(", ".join(f"{key}: {value}" for key, value in settings.items()), style="dim", highlight=False)
         console.print(f"{self.folder}: {name}.json, .md, .csv, {len(self._figures)} figures", highlight=False)
 
-    def _markdown(self, settings: dict[str, Any]) -> str:
-        lines = [f"# {self._about['title']} ({self._about['paper']})", "", f"`{self._about['command']}`", ""]
+    def markdown(self) -> str:
+        """The tables with their notes."""
+        lines: list[str] = []
         for table in self._tables:
             lines += [f"**{table['title']}**", "", markdown(table["columns"], table["rows"]), ""]
             lines += [f"{note}  " for note in table["notes"]] + [""]
+        return "\n".join(lines)
+
+    def _markdown(self, settings: dict[str, Any]) -> str:
+        lines = [f"# {self._about['title']} ({self._about['paper']})", "", f"`{self._about['command']}`", ""]
+        lines.append(self.markdown())
         for figure in self._figures:
             lines += [f"![{figure['caption']}]({figure['file']})", "", figure["caption"], ""]
         return "\n".join([*lines, *(f"- {name}: {value}" for name, value in settings.items()), ""])
 
-    def _read_rows(self) -> list[dict[str, Any]]:
-        """The rows with these settings; a line that was cut by a kill is left out."""
+    def _read_rows(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """The rows that are there, by the digest of their settings and their key."""
         path = self.folder / "rows.jsonl"
-        rows = []
-        for line in path.read_text().splitlines() if path.exists() else ():
+        text = path.read_text() if path.exists() else ""
+        if text and not text.endswith("\n"):  # the last line was cut by a kill, and no other shall continue it
+            with path.open("a") as file:
+                file.write("\n")
+        rows = {}
+        for line in text.splitlines():
             try:
                 row = json.loads(line)
             except ValueError:
                 continue
-            if row["settings"] == self._digest:
-                rows.append(row)
+            rows[row["settings"], json.dumps(row["key"], sort_keys=True)] = row["values"]
         return rows
 
 
@@ -271,20 +300,25 @@ def standard_error(rows: Sequence[dict[str, Any]], metric: str = "PSNR") -> floa
 
 def settings_of(prior: Prior, name: str, images: Images | None, **more: Any) -> dict[str, Any]:
     """What a run's rows depend on: prior, images, versions, device, and whatever else."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(prior.params):
-        digest.update(np.asarray(leaf).tobytes())
     versions = {package: importlib.metadata.version(package) for package in ("hvae_jax", "jax", "flax", "numpy")}
     device = jax.devices()[0]
     shown = {} if images is None else {"images": f"{images.source}: {', '.join(images.names)}", "pixels": images.digest}
     return {
-        "prior": f"{prior.info.get('name', name)} ({digest.hexdigest()[:16]})",
+        "prior": prior_name(prior, name),
         **shown,
         **more,
         "device": f"{device.device_kind}, {os.cpu_count()} cores" if device.platform == "cpu" else device.device_kind,
         "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
         "python": platform.python_version(),
     }
+
+
+def prior_name(prior: Prior, name: str) -> str:
+    """A prior's own name, or the one given, and a digest of its parameters."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(prior.params):
+        digest.update(np.asarray(leaf).tobytes())
+    return f"{prior.info.get('name', name)} ({digest.hexdigest()[:16]})"
 
 
 def in_words(value: Any) -> str:
@@ -296,6 +330,12 @@ def in_words(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.2f}" if abs(value) >= 2 else f"{value:.3f}"
     return str(value)
+
+
+def plus_minus(mean: float, error: float, digits: int, sign: bool = False) -> str:
+    """A mean with its standard error, which is left out where it is not known."""
+    shown = f"{mean:{'+' if sign else ''}.{digits}f}"
+    return shown if np.isnan(error) else f"{shown} ± {error:.{digits}f}"
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

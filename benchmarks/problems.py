@@ -1,6 +1,7 @@
 """The images and degradations that the benchmarks share."""
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from hvae_jax.images import ImageError, list_images, read_image
-from hvae_jax.operators import Blur, Inpainting, Operator, SuperResolution
+from hvae_jax.operators import Blur, Denoising, Inpainting, Operator, SuperResolution
 
 DATA = Path(__file__).parent / "data"
 """Pictures and kernels that are free; see the README.md there."""
@@ -21,7 +22,13 @@ NOISE_LEVELS = (2.55, 7.65, 12.75)
 """The paper's for deblurring, in grey levels of 255."""
 
 MASKS = ("objects", "text", "random50", "random80")
-"""What `mask` makes."""
+"""Of Table 3 and three more; see `mask`."""
+
+TASKS = ("deblurring", "super-resolution", "inpainting", "denoising")
+"""Of the final table."""
+
+SUPER_RESOLUTION_KERNEL = "k3"
+"""Gaussian, of deviation 1.6 pixels."""
 
 
 class Images(NamedTuple):
@@ -105,8 +112,8 @@ def mask(kind: str, size: int, seed: int) -> Float[np.ndarray, "size size"]:
     """A mask for inpainting, 1 where observed, the same for the same seed.
 
     Args:
-        kind: "objects", ellipses of 6 to 14 pixels, as small objects that were cut out; "text"; "random50" and
-            "random80", half and four fifths of the pixels missing.
+        kind: "objects", ellipses of 6 to 14 pixels, as small objects that were cut out; "boxes", rectangles with sides
+            of 12 to 32 pixels; "text"; "random50", half of the pixels missing, and so on from "random01" to "random99".
         size: its side.
         seed: of the random places.
 
@@ -125,6 +132,11 @@ def mask(kind: str, size: int, seed: int) -> Float[np.ndarray, "size size"]:
             v, u = rows - centre[0], columns - centre[1]
             across, along = v * np.cos(angle) - u * np.sin(angle), v * np.sin(angle) + u * np.cos(angle)
             observed[(across / axes[0]) ** 2 + (along / axes[1]) ** 2 < 1] = 0
+    elif kind == "boxes":
+        for _ in range(max(round(12 * (size / 256) ** 2), 1)):
+            height, width = rng.integers(12, 33, 2)
+            top, left = rng.integers(0, max(size - height, 0) + 1), rng.integers(0, max(size - width, 0) + 1)
+            observed[top : top + height, left : left + width] = 0
     elif kind == "text":
         import PIL.Image
         import PIL.ImageDraw
@@ -134,10 +146,10 @@ def mask(kind: str, size: int, seed: int) -> Float[np.ndarray, "size size"]:
         for i, top in enumerate(range(4, size - 12, 24)):
             PIL.ImageDraw.Draw(page).text((4 - 29 * i % 60, top), line, fill=0, font_size=14)
         observed = (np.asarray(page) > 127).astype(np.float32)
-    elif kind in ("random50", "random80"):
+    elif re.fullmatch(r"random\d\d", kind):
         observed = (rng.random((size, size)) >= int(kind[-2:]) / 100).astype(np.float32)
     else:
-        raise ValueError(f"expected a mask of {MASKS}, got {kind!r}")
+        raise ValueError(f"expected a mask 'objects', 'boxes', 'text' or 'randomNN' (NN % missing), got {kind!r}")
     return observed
 
 
@@ -194,3 +206,44 @@ def inpainting(images: Images, seed: int = 0, sigma: float = 3.0) -> Iterator[Pr
     for kind in MASKS:
         operator = Inpainting(mask(kind, images.pixels.shape[1], seed))
         yield observe({"mask": kind}, operator, sigma, images, seed)
+
+
+def final(
+    images: Images, seed: int = 0, kernels: Path | None = None, tasks: Sequence[str] = TASKS, draws: int = 1
+) -> Iterator[Problem]:
+    """The problems of the final table.
+
+    Args:
+        images: the clean images.
+        seed: of the masks and the first draw of the noise.
+        kernels: an .npz file of blur kernels; by default the one that is here.
+        tasks: some of `TASKS`.
+        draws: how often to draw the noise, with the seeds that follow `seed`.
+
+    Yields:
+        The problems; their labels have "task", "kernel" (an average of deblurring is over kernels) or "case" (which
+        super-resolution or mask), and "draw", the number of the noise.
+
+    Raises:
+        ValueError: there is no such task, or a kernel is missing.
+    """
+    if unknown := [task for task in tasks if task not in TASKS]:
+        raise ValueError(f"expected tasks of {', '.join(TASKS)}, got {unknown[0]!r}")
+    loaded = load_kernels(kernels, (*KERNELS, SUPER_RESOLUTION_KERNEL))
+    size = images.pixels.shape[1]
+    masks = {"30 % missing": "random30", "70 % missing": "random70", "boxes": "boxes", "text": "text"}
+    listed: dict[str, tuple[list[tuple[dict[str, str | float], Operator]], tuple[float, ...]]] = {
+        "deblurring": ([({"kernel": name}, Blur(loaded[name])) for name in KERNELS], NOISE_LEVELS),
+        "super-resolution": (
+            [({"case": f"x{f}"}, SuperResolution(loaded[SUPER_RESOLUTION_KERNEL], f)) for f in (2, 4)],
+            (3.0,),
+        ),
+        "inpainting": ([({"case": name}, Inpainting(mask(kind, size, seed))) for name, kind in masks.items()], (3.0,)),
+        "denoising": ([({}, Denoising())], (15.0, 25.0, 50.0)),
+    }
+    for draw in range(draws):
+        for task in tasks:
+            operators, noise_levels = listed[task]
+            for sigma in noise_levels:
+                for label, operator in operators:
+                    yield observe({"task": task, **label, "draw": draw}, operator, sigma, images, seed + draw)

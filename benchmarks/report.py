@@ -149,14 +149,20 @@ def _table(file: Path, record: dict[str, Any]) -> dict[str, Any]:
     for row in rows:
         if not isinstance(row, list) or len(row) != len(columns):
             raise ValueError(f'{file}: expected rows of {len(columns)} cells in table "{title}", got {row!r}')
+    across = bool(record.get("across"))
     per_column = list(best) if isinstance(best, list) else [best] * len(columns)
     if len(per_column) != len(columns) or not all(choice in ("max", "min", None) for choice in per_column):
         raise ValueError(f'{file}: expected "best" to be "max", "min", null or one of them per column, got {best!r}')
-    per_column[:1] = [None]  # the first column names the rows
-    shown = [cells([row[index] for row in rows], choice) for index, choice in enumerate(per_column)]
+    if across:
+        lines = [[*cells(row[:1], None), *cells(row[1:], per_column[-1])] for row in rows]
+        shown = [list(column) for column in zip(*lines, strict=True)]
+    else:
+        per_column[:1] = [None]  # the first column names the rows
+        shown = [cells([row[index] for row in rows], choice) for index, choice in enumerate(per_column)]
     marked = any(cell.mark for column in shown for cell in column)
     numeric = [any(cell.numeric for cell in column) for column in shown]
-    return {**record, "rows": list(zip(*shown, strict=True)), "numeric": numeric, "marked": marked}
+    more = {"numeric": numeric, "marked": marked, "compared": "row" if across else "column"}
+    return {**record, "rows": list(zip(*shown, strict=True)), **more}
 
 
 def _exact(path: Path) -> Picture:

@@ -11,8 +11,10 @@ import pytest
 
 from benchmarks import __main__ as benchmarks
 from benchmarks import problems
-from benchmarks.experiments import common
+from benchmarks.experiment import markdown
+from benchmarks.experiments import ablation, common, final
 from hvae_jax import images
+from hvae_jax.models.patch_vdvae import PRESETS
 from hvae_jax.operators import Inpainting
 from tests.conftest import random_prior, tiny_config
 
@@ -113,7 +115,7 @@ def test_a_table_of_methods(run, monkeypatch):
     computed.clear()
     run("deblurring", *options)
     assert set(computed) == {"mine.py:half"}
-    assert len(computed) == 1 + 2 * 12
+    assert len(computed) == 3 + 2 * 12  # each noise level compiles
 
 
 @pytest.mark.slow
@@ -143,6 +145,61 @@ def test_convergence(run):
 
 
 @pytest.mark.slow
+def test_ablation(run, monkeypatch):
+    monkeypatch.setitem(PRESETS, "tiny", tiny_config(levels=1, noise_conditional=True, clip_input=False))
+    monkeypatch.setattr("benchmarks.experiments.ablation.DENOISING", (25.0,))
+    loss = {"decoder_std": 0.01, "noise_max": 0.2}
+    Path("tiny.json").write_text(json.dumps({"preset": "tiny", "crop_size": 16, "batch_size": 2, "loss": loss}))
+    Path("notes.md").write_text("# Findings\n\nMine.\n")
+    options = ("--data", "photos", "--training", "tiny.json", "--steps", 2, "--docs", "notes.md")
+    found, _ = run("ablation", *options, "--variants", "decoder-std-0.01,decoder-std-0.002")
+    check(found)
+    table, differences = found["tables"]
+    assert [row[0] for row in table["rows"]] == ["baseline", "decoder-std-0.002"]  # the other is the baseline
+    assert [row[0] for row in differences["rows"]] == ["decoder-std-0.002"]
+    blurred = [f"blurred, {sigma}" for sigma in problems.NOISE_LEVELS]
+    assert table["columns"] == ["variant", "parameters", "seconds", "bits/dim", "clean", "noisy, 25", *blurred]
+    for plain in (row[3:] for row in table["rows"]):
+        assert all(re.fullmatch(r"\d+\.\d+ ± \d+\.\d+", cell) for cell in plain)
+    text = Path("notes.md").read_text()
+    assert text.startswith("# Findings\n\nMine.\n")
+    assert markdown(table["columns"], table["rows"]) in text
+
+    # The same command trains nothing again and writes the same file.
+    trained = []
+    monkeypatch.setattr("benchmarks.experiments.ablation.train", lambda *_: trained.append(1))
+    again, _ = run("ablation", *options, "--variants", "decoder-std-0.01,decoder-std-0.002")
+    assert (again["tables"], trained) == (found["tables"], [])
+    assert Path("notes.md").read_text() == text
+
+
+def test_variants():
+    base = ablation.TrainConfig.from_file(ablation.BASELINE)
+    configs = {name: ablation.configure(base, changes) for name, changes in ablation.VARIANTS.items()}
+    assert configs["baseline"] == base
+    assert configs["crop-32"].batch_size == 4 * base.batch_size
+    for name, config in configs.items():
+        model = PRESETS[config.preset]
+        assert (model == PRESETS[base.preset]) == all(not path.startswith("model.") for path in ablation.VARIANTS[name])
+        assert not config.crop_size % model.multiple
+    strides = {name: [r.stride for r in PRESETS[configs[name].preset].resolutions] for name in configs}
+    assert strides["resolution-more"] == [1, 2, 2, 2, 2]
+    assert strides["resolution-less"] == [1, 2, 2]
+    assert [r.levels for r in PRESETS[configs["groups-finest-x2"].preset].resolutions] == [1, 1, 2, 6]
+    with pytest.raises(ValueError, match=r"expected a setting of .*noise_power.* got 'magic'"):
+        ablation.configure(base, {"loss.magic": 1})
+
+
+def test_error_over_images_and_seeds():
+    rng = np.random.default_rng(0)
+    seeds, images = 4, 9
+    draws = rng.normal(0, 2, (4000, 1, images)) + rng.normal(0, 0.5, (4000, seeds, 1))
+    found = np.array([ablation.mean_and_error(values) for values in draws + rng.normal(0, 0.3, (4000, seeds, images))])
+    assert np.sqrt(np.mean(found[:, 1] ** 2)) == pytest.approx(np.std(found[:, 0]), rel=0.05)
+    assert np.isnan(ablation.mean_and_error(np.ones((1, 1)))[1])
+
+
+@pytest.mark.slow
 def test_levels(run, monkeypatch):
     monkeypatch.setattr("benchmarks.experiments.levels.LEVELS", (6,))  # of four trainings that compile for minutes
     found, _ = run("levels", "--limit", 1, "--data", "photos", "--steps", 2)
@@ -152,12 +209,75 @@ def test_levels(run, monkeypatch):
     assert all(np.isfinite(row[1]) for row in found["tables"][0]["rows"])
 
 
-@pytest.mark.parametrize("kind", problems.MASKS)
+@pytest.mark.slow
+def test_final_table(run, monkeypatch):
+    monkeypatch.setattr(final, "TUNED", {"tv": (final.tv, (4.0, 8.0, 1e4))})
+    monkeypatch.setattr(final, "VALIDATION_COUNT", 2)
+    identity = np.zeros((3, 3, 4, 3), np.float32)
+    identity[1, 1, :3] = np.eye(3)
+    np.savez("identity.npz", conv00_w=identity, conv00_b=np.zeros(3, np.float32))
+    monkeypatch.setitem(sys.modules, "bm3d", None)  # as where the extra is not installed
+    arguments = ("--tasks", "denoising", "--batch", 2, "--weights", "identity.npz", "--pictures", 0)
+    found, printed = run("final", *arguments, "--methods", "observation,tv,bm3d,fdncnn,pnp-hvae")
+    check(found)
+    psnr, difference, *others = found["tables"]
+    assert [table["title"] for table in others] == ["SSIM", "LPIPS", "Seconds"]
+    tasks = [f"denoising, σ = {sigma}" for sigma in (15, 25, 50)]
+    assert [row[0] for row in psnr["rows"]] == tasks
+    assert markdown(psnr["columns"], psnr["rows"]) in printed
+    assert any(note.startswith("bm3d: bm3d needs its package") for note in psnr["notes"])
+
+    # A cell, from each image's score; the denoiser, which returns what it is given, was given the observation.
+    rows = Path("results/final/rows.jsonl")
+    scores = {}
+    for line in map(json.loads, rows.read_text().splitlines()):
+        scores[line["key"].get("σ"), line["key"].get("method")] = line["values"]
+    ours, plain = (np.array(scores[25.0, name]["PSNR"]) for name in ("pnp-hvae", "observation"))
+    gap = ours - plain
+    expected = f"{gap.mean():+.2f} ± {np.std(gap, ddof=1) / 2**0.5:.2f}"
+    assert difference["rows"][1] == [tasks[1], expected, difference["rows"][1][2], None, expected]
+    assert psnr["rows"][1][5].startswith(f"{ours.mean():.2f} ± ")
+    np.testing.assert_allclose(scores[25.0, "fdncnn"]["PSNR"], plain, atol=1e-4)
+
+    # A weight was chosen for each line, on other images, and not the one that is far too strong.
+    assert scores[None, None]["weight"] in (4.0, 8.0)
+    assert any(note.startswith("tv: weights chosen on the middle 64x64 pixels of 2 others") for note in psnr["notes"])
+
+    # Another draw of the noise, and then another prior, need only the rows that depend on them.
+    def count():
+        return len(rows.read_text().splitlines())
+
+    first = count()
+    assert first == 4 * 3 + 3
+    again, _ = run("final", *arguments, "--methods", "observation,tv,pnp-hvae", "--seeds", 2)
+    assert count() == first + 3 * 3
+    assert any("between 2 draws of the noise" in note for note in again["tables"][0]["notes"])
+    random_prior(tiny_config(), seed=1, name="tiny").save("other")
+    run("final", *arguments, "--methods", "observation,tv,pnp-hvae", "--prior", "other")
+    assert count() == first + 3 * 3 + 3
+
+
+def test_draws_of_the_final_table():
+    """Its deblurring is the protocol of Table 2, and other draws have other noise and the same masks."""
+    found = problems.load_images(None, 64, 1)
+    cases = list(problems.final(found, draws=2))
+    assert len(cases) == 2 * (3 * 4 + 2 + 4 + 3)
+    for ours, theirs in zip(cases, problems.deblurring(found), strict=False):
+        np.testing.assert_array_equal(ours.observed, theirs.observed)
+    first, second = (
+        [c for c in cases if c.label["draw"] == draw and c.label.get("case") == "boxes"] for draw in (0, 1)
+    )
+    np.testing.assert_array_equal(first[0].operator.mask, second[0].operator.mask)
+    assert 0.01 < np.mean(first[0].observed != second[0].observed) < 1
+
+
+@pytest.mark.parametrize("kind", [*problems.MASKS, "boxes"])
 def test_masks(kind):
     mask = problems.mask(kind, 256, 0)
     np.testing.assert_array_equal(mask, problems.mask(kind, 256, 0))
     assert set(np.unique(mask)) == {0, 1}
-    low, high = {"objects": (0.01, 0.15), "text": (0.03, 0.3), "random50": (0.48, 0.52), "random80": (0.78, 0.82)}[kind]
+    random = {"random50": (0.48, 0.52), "random80": (0.78, 0.82)}
+    low, high = {"objects": (0.01, 0.15), "boxes": (0.03, 0.15), "text": (0.03, 0.3), **random}[kind]
     assert low < 1 - mask.mean() < high
 
 
@@ -175,6 +295,10 @@ def test_problems_share_their_noise():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("final", "--tasks", "magic"), "expected tasks of deblurring, .* got 'magic'"),
+        (("final", "--size", "64"), "expected images that are not tested; give others with --validation"),
+        (("ablation", "--variants", "magic"), "expected variants of baseline, .* got 'magic'"),
+        (("ablation", "--init", "tiny"), "expected a prior of the baseline's architecture to start from, got tiny"),
         (("deblurring", "--prior", "nothing"), "nothing"),
         (("deblurring", "--images", "nothing"), "nothing"),
         (("deblurring", "--size", "1000"), "expected at least 1000x1000 pixels, got 256x256"),
@@ -186,6 +310,7 @@ def test_problems_share_their_noise():
 def test_mistakes(tmp_path, monkeypatch, capsys, prior, arguments, message):
     monkeypatch.chdir(tmp_path)
     np.savez("few.npz", k1=np.ones((3, 3)))
+    Path("tiny").symlink_to(prior)
     given = [*arguments, *(() if "--prior" in arguments or arguments[0] == "report" else ("--prior", str(prior)))]
     assert benchmarks.main([*given, *(() if arguments[0] == "report" else ("--out", "results"))]) == 2
     out, err = capsys.readouterr()

@@ -127,6 +127,17 @@ def wrong_table(**changes) -> str:
     return json.dumps(results(tables=[{**results()["tables"][0], **changes}]))
 
 
+def test_compared_across_rows(out):
+    table = {"title": "Mean PSNR", "columns": ["task", "tv", "ours"], "notes": [], "best": "max", "across": True}
+    table["rows"] = [["deblurring, σ = 3", "29.28 ± 0.40", "30.01 ± 0.39"], ["denoising", "31.50", None]]
+    (out / "deblurring" / "deblurring.json").write_text(json.dumps(results(tables=[table])))
+    page = write_report(out).read_text()
+    assert "The best of a row is" in page
+    assert "<strong>30.01 ± 0.39</strong>" in page
+    assert "<u>29.28 ± 0.40</u>" in page
+    assert "<strong>31.50" not in page  # nothing to compare it with
+
+
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [

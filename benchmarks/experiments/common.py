@@ -4,7 +4,8 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -14,7 +15,7 @@ import hvae_jax as hj
 from benchmarks import methods
 from benchmarks.experiment import BEST, METRICS, Run, means, settings_of, standard_error
 from benchmarks.methods import Method, Unavailable
-from benchmarks.problems import Images, Problem
+from benchmarks.problems import TASKS, Images, Problem
 from hvae_jax.operators import Inpainting, Operator, SuperResolution
 from hvae_jax.prior import Prior
 from hvae_jax.restoration.adam import restore_adam
@@ -46,6 +47,14 @@ class Options:
         weights: an .npz of DnCNN or FDnCNN, or None.
         data: photographs to train on, or None.
         steps: of a training.
+        seeds: how often to draw the noise, or to train.
+        tasks: of the final table.
+        validation: images on which the weights of other methods are chosen, or None.
+        files: a list of the photographs to train on, or None for all.
+        init: a prior whose parameters training starts from, or None.
+        training: a file of a training's settings, or None.
+        variants: names of those to train, or None for all.
+        docs: a Markdown file that gets the tables, or None.
     """
 
     prior: Prior
@@ -60,8 +69,16 @@ class Options:
     settings: str
     kernels: Path | None
     weights: Path | None
-    data: Path | None
-    steps: int
+    data: Path | None = None
+    steps: int = 0
+    seeds: int = 1
+    tasks: tuple[str, ...] = TASKS
+    validation: Path | None = None
+    files: Path | None = None
+    init: str | None = None
+    training: Path | None = None
+    variants: tuple[str, ...] | None = None
+    docs: Path | None = None
 
     def start(self, name: str, title: str, paper: str, *, uses_images: bool = True, **settings: Any) -> Run:
         """Begin the run of an experiment."""
@@ -139,10 +156,32 @@ def version(method: str) -> str | None:
     return digest(file) if file.suffix == ".py" else None
 
 
+def unaffected_by(method: str) -> tuple[str, ...]:
+    """The settings of a run on which a method's results do not depend."""
+    ours = method == "pnp-hvae" or method.startswith("adam-")
+    matters = {"prior": ours, "solver": ours, "weights": method == "fdncnn"}
+    return tuple(name for name, does in matters.items() if not does)
+
+
+Variant: TypeAlias = Callable[[Problem], tuple[Method, str | None] | None]
+"""A method that is another one for each problem: that and what tells it from others, or None where there is none."""
+
+
 def evaluate(
-    run: Run, options: Options, problems: Sequence[Problem], chosen: dict[str, Method | str]
+    run: Run,
+    options: Options,
+    problems: Sequence[Problem],
+    chosen: Mapping[str, Method | str],
+    variants: Mapping[str, Variant] = MappingProxyType({}),
 ) -> tuple[dict[tuple[int, str], dict[str, Any]], list[str]]:
     """A row for each problem and method; and notes on the methods that cannot be had.
+
+    Args:
+        run: the run.
+        options: what the command line says.
+        problems: the problems; the pictures are those of the first "draw" of the noise, where there are several.
+        chosen: the methods, or why one cannot be had.
+        variants: what takes the place of a method of that name.
 
     Returns:
         The rows by the problem's number and the method's name, and the notes.
@@ -152,12 +191,15 @@ def evaluate(
     rows: dict[tuple[int, str], dict[str, Any]] = {}
     notes = [f"{name}: {why}" for name, why in chosen.items() if isinstance(why, str)]
     for name, method in usable.items():
+        same = (method, version(name))
         for i, problem in enumerate(problems):
-            shown = options.pictures if name == "pnp-hvae" else 0
+            found = variants[name](problem) if name in variants else same
+            if found is None:
+                continue
+            shown = options.pictures if name == "pnp-hvae" and not problem.label.get("draw") else 0
+            arguments = (problem, options.images.names, options.batch, shown, found[1], unaffected_by(name))
             try:
-                rows[i, name] = run.restore(
-                    (name, method), problem, options.images.names, options.batch, shown, version(name)
-                )
+                rows[i, name] = run.restore((name, found[0]), *arguments)
             except Unavailable as reason:  # weights that could not be downloaded
                 notes.append(f"{name}: {reason}")
                 break

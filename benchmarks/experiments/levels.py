@@ -31,37 +31,52 @@ def elbo(prior: Prior, images: np.ndarray, seed: int) -> float:
     found = []
     for i in range(0, len(x) - len(x) % batch, batch):  # calls of one size
         key = jax.random.fold_in(jax.random.key(seed), i)
-        _, terms = evaluate(prior.params, images=jnp.asarray(x[i : i + batch]), key=key)
+        _, (terms, _) = evaluate(prior.params, images=jnp.asarray(x[i : i + batch]), key=key)
         found.append(-float(terms.reconstruction + jnp.sum(terms.kl)))
     return float(np.mean(found))
 
 
-def train(options: Options, data: Path, levels: int, folder: Path) -> Prior:
-    """Train the variant with this number of levels, or go on where an interruption left it."""
-    config = TrainConfig(
-        preset=f"table4-small-l{levels}",
-        steps=options.steps,
-        batch_size=8,
-        crop_size=64,
-        seed=options.seed,
-        checkpoint_every=50,
-        loss=LossConfig(beta_steps=options.steps // 4),
-        optimizer=OptimizerConfig(name="adamax", learning_rate=2e-3, ema_decay=0.99),
-    )
+def train(config: TrainConfig, options: Options, folder: Path, init: dict | None = None) -> Prior:
+    """Train, or go on where an interruption left it.
+
+    Args:
+        config: the settings.
+        options: the photographs, `data` and `files`.
+        folder: of this training.
+        init: parameters to start from; random if None.
+
+    Returns:
+        The prior.
+    """
     console = Console(stderr=True)
+    shown = console if console.is_terminal else None
     try:
-        return training.train(config, data, folder, console=console if console.is_terminal else None)
+        return training.train(config, photographs(options), folder, files=options.files, init=init, console=shown)
     except training.Interrupted as stop:  # with a checkpoint
         raise KeyboardInterrupt from stop
 
 
+def photographs(options: Options) -> Path:
+    """The folder of photographs to train on."""
+    return options.data or problems.DATA / "images"
+
+
 def run(options: Options) -> None:
     """Run it."""
-    data = options.data or problems.DATA / "images"
     cases = list(problems.deblurring(options.images, options.seed, options.kernels))
 
     def measure(levels: int, folder: Path) -> dict[str, float]:
-        prior = train(options, data, levels, folder)
+        config = TrainConfig(
+            preset=f"table4-small-l{levels}",
+            steps=options.steps,
+            batch_size=8,
+            crop_size=64,
+            seed=options.seed,
+            checkpoint_every=50,
+            loss=LossConfig(beta_steps=options.steps // 4),
+            optimizer=OptimizerConfig(name="adamax", learning_rate=2e-3, ema_decay=0.99),
+        )
+        prior = train(config, options, folder)
         found = {"ELBO": elbo(prior, options.images.pixels, options.seed)}
         for sigma in problems.NOISE_LEVELS:
             config = hj.paper_config(f"bsd-deblurring-{sigma}")
@@ -72,7 +87,7 @@ def run(options: Options) -> None:
             found[f"σ = {sigma}"] = float(np.mean(values))
         return found
 
-    about = {"steps": options.steps, "training": f"batches of 8 crops of 64x64 pixels from {data.name}"}
+    about = {"steps": options.steps, "training": f"batches of 8 crops of 64x64 pixels from {photographs(options).name}"}
     with options.start("levels", TITLE, PAPER, **about) as run:
         run.expect(len(LEVELS))
         rows = {}
