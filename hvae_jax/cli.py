@@ -733,7 +733,10 @@ def train(
         typer.Option(metavar="FILE", help="Text file with the photographs to use, one path below FOLDER a line."),
     ] = None,
     init: Annotated[
-        str | None, typer.Option(metavar="NAME|DIR", help="A prior to start from, of the same architecture.")
+        str | None,
+        typer.Option(
+            metavar="NAME|DIR", help="A prior to start from: of the same architecture, or with fewer residual blocks."
+        ),
     ] = None,
     description: Annotated[
         Path | None,

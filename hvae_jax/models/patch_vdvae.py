@@ -226,7 +226,8 @@ PRESETS: dict[str, PatchVDVAEConfig] = {
 }
 """`official`: the paper's 36-group model; `table4-*`: Table 4's, small ones for two cores; `small`: the bundled.
 
-`base`: five times as many parameters as `small`, for an accelerator. A variant's name ends in its number of levels.
+`small-deep`: more residual blocks, and can start from `small`'s parameters; `base`: five times as many parameters,
+for an accelerator. A variant's name ends in its number of levels.
 """
 
 

@@ -81,7 +81,7 @@ def train(
     device = next(iter(jnp.zeros(()).devices()))  # JAX's default
     template = jax.eval_shape(partial(init_state, config))
     if init is not None:
-        init = grown(init, initial_params(config))
+        jax.eval_shape(grown, init, template.params)  # a mistake is known before anything is done
     options = ocp.CheckpointManagerOptions(max_to_keep=2, create=False)
     with (
         closing(Photographs(data, config, device, files)) as photographs,
@@ -94,7 +94,8 @@ def train(
         _write(out / "config.json", config.to_json())
         sharding = jax.sharding.SingleDeviceSharding(device)
         if start == 0:
-            state = jax.device_put(init_state(config, init), sharding)
+            params = None if init is None else grown(init, initial_params(config))
+            state = jax.device_put(init_state(config, params), sharding)
         else:
             placed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), template)
             state = checkpoints.restore(start, args=ocp.args.StandardRestore(placed))
