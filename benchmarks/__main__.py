@@ -14,6 +14,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.command import exit_code
+
 EXPERIMENTS = (
     "final",
     "faces",
@@ -125,50 +127,46 @@ def _tune(args: argparse.Namespace, command: str) -> None:
     )
 
 
+def _run(args: argparse.Namespace, command: str) -> None:
+    if args.name == "report":
+        from benchmarks.report import write_report
+
+        print(write_report(args.out))
+        return
+    if args.name == "tune":
+        _tune(args, command)
+        return
+    import hvae_jax as hj
+    from benchmarks.experiments.common import Options
+    from benchmarks.problems import DATA, load_images
+
+    experiment = importlib.import_module(f"benchmarks.experiments.{args.name}")
+    prior = hj.load_prior() if args.prior is None else hj.load_prior(args.prior)
+    default = DATA / "faces" if args.name == "faces" else None
+    experiment.run(
+        Options(
+            prior=prior,
+            prior_name=args.prior or hj.prior.BUNDLED,
+            images=load_images(args.images or default, prior.image_size or args.size, args.limit),
+            out=args.out,
+            command=command,
+            seed=args.seed,
+            batch=args.batch,
+            pictures=args.pictures,
+            methods=args.methods,
+            settings=args.settings,
+            kernels=args.kernels,
+            weights=args.weights,
+            **{name: getattr(args, name) for name in OWN if hasattr(args, name)},
+        )
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; 2 and one sentence for a user's mistake."""
+    """Run the command line; see `exit_code`."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     args = parser().parse_args(given)
-    try:
-        if args.name == "report":
-            from benchmarks.report import write_report
-
-            print(write_report(args.out))
-            return 0
-        if args.name == "tune":
-            _tune(args, shlex.join(["python", "-m", "benchmarks", *given]))
-            return 0
-        import hvae_jax as hj
-        from benchmarks.experiments.common import Options
-        from benchmarks.problems import DATA, load_images
-
-        experiment = importlib.import_module(f"benchmarks.experiments.{args.name}")
-        prior = hj.load_prior() if args.prior is None else hj.load_prior(args.prior)
-        default = DATA / "faces" if args.name == "faces" else None
-        experiment.run(
-            Options(
-                prior=prior,
-                prior_name=args.prior or hj.prior.BUNDLED,
-                images=load_images(args.images or default, prior.image_size or args.size, args.limit),
-                out=args.out,
-                command=shlex.join(["python", "-m", "benchmarks", *given]),
-                seed=args.seed,
-                batch=args.batch,
-                pictures=args.pictures,
-                methods=args.methods,
-                settings=args.settings,
-                kernels=args.kernels,
-                weights=args.weights,
-                **{name: getattr(args, name) for name in OWN if hasattr(args, name)},
-            )
-        )
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on with the rows that are missing", file=sys.stderr)
-        return 130
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: _run(args, shlex.join(["python", "-m", "benchmarks", *given])))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import argparse
 import collections
 import dataclasses
 import datetime
-import hashlib
 import io
 import json
 import math
@@ -38,7 +37,8 @@ from jaxtyping import Float
 
 import hvae_jax as hj
 from benchmarks import problems
-from benchmarks.experiment import Run, markdown, settings_of, write_atomically
+from benchmarks.command import exit_code
+from benchmarks.experiment import Run, markdown, settings_of, solver_version, write_atomically
 from benchmarks.methods import admm_tv, tuned
 from benchmarks.pictures import sheet
 from benchmarks.problems import Images, Problem
@@ -233,11 +233,6 @@ def compare(run: Run, prior: Prior, case: Case, batch: int) -> tuple[list[Any], 
     files = [tv["before"], tv["after"], ours["after"], tv["reference"]]
     tiles = [middle(read_image(run.folder / file).pixels) for file in files]
     return row, list(zip(captions, tiles, strict=True))
-
-
-def solver_version(prior: Prior) -> str:
-    """Of the recommended settings, so that a prior that was tuned again is measured again."""
-    return hashlib.sha256(json.dumps(prior.info.get("settings"), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def best_weight(problem: Problem) -> float:
@@ -459,17 +454,10 @@ def write_card(args: argparse.Namespace, command: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; 2 and one sentence for a user's mistake."""
+    """Run the command line; see `exit_code`."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        write_card(parser().parse_args(given), shlex.join(["python", "-m", "benchmarks.card", *given]))
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on with the rows that are missing", file=sys.stderr)
-        return 130
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    command = shlex.join(["python", "-m", "benchmarks.card", *given])
+    return exit_code(lambda: write_card(parser().parse_args(given), command))
 
 
 if __name__ == "__main__":

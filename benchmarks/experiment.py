@@ -332,6 +332,11 @@ def in_words(value: Any) -> str:
     return str(value)
 
 
+def solver_version(prior: Prior) -> str:
+    """A digest of the recommended settings, so that a prior that was tuned again is measured again."""
+    return hashlib.sha256(json.dumps(prior.info.get("settings"), sort_keys=True).encode()).hexdigest()[:16]
+
+
 def plus_minus(mean: float, error: float, digits: int, sign: bool = False) -> str:
     """A mean with its standard error, which is left out where it is not known."""
     shown = f"{mean:{'+' if sign else ''}.{digits}f}"

@@ -202,7 +202,7 @@ def run(options: Options) -> None:
         *(observe({"task": "denoising"}, Denoising(), s, options.images, options.seed) for s in (0.0, *DENOISING)),
         *(case._replace(label={"task": "deblurring", **case.label}) for case in deblurring(options)),
     ]
-    with options.start("ablation", TITLE, PAPER, solver=options.settings, **about) as run:
+    with options.start("ablation", TITLE, PAPER, solver=options.solver, **about) as run:
         run.expect(len(configs) * options.seeds * (2 + len(cases)))
         found: dict[str, list[dict[str, Any]]] = {}
         for name, config in configs.items():

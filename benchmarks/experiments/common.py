@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 import hvae_jax as hj
 from benchmarks import methods
-from benchmarks.experiment import BEST, METRICS, Run, means, settings_of, standard_error
+from benchmarks.experiment import BEST, METRICS, Run, means, settings_of, solver_version, standard_error
 from benchmarks.methods import Method, Unavailable
 from benchmarks.problems import TASKS, Images, Problem
 from hvae_jax.operators import Inpainting, Operator, SuperResolution
@@ -79,6 +79,11 @@ class Options:
     training: Path | None = None
     variants: tuple[str, ...] | None = None
     docs: Path | None = None
+
+    @property
+    def solver(self) -> str:
+        """Whose settings, with the digest of those that the prior recommends."""
+        return self.settings if self.settings == "paper" else f"{self.settings} ({solver_version(self.prior)})"
 
     def start(self, name: str, title: str, paper: str, *, uses_images: bool = True, **settings: Any) -> Run:
         """Begin the run of an experiment."""

@@ -12,7 +12,7 @@ def run(options: Options) -> None:
     """Run it."""
     cases = list(problems.deblurring(options.images, options.seed, options.kernels))
     chosen = resolve(options, METHODS)
-    with options.start("deblurring", TITLE, PAPER, solver=options.settings) as run:
+    with options.start("deblurring", TITLE, PAPER, solver=options.solver) as run:
         rows, notes = evaluate(run, options, cases, chosen)
         levels = sorted({float(case.label["σ"]) for case in cases})
         groups = {f"σ = {s}": [i for i, case in enumerate(cases) if case.label["σ"] == s] for s in levels}

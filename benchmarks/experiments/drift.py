@@ -1,7 +1,5 @@
 """Whether iterates stay good: PSNR along the iterations, annealed and then held, or with one γ throughout."""
 
-import hashlib
-import json
 from functools import partial
 from typing import Any
 
@@ -9,7 +7,7 @@ import numpy as np
 
 import hvae_jax as hj
 from benchmarks import problems
-from benchmarks.experiment import standard_error
+from benchmarks.experiment import solver_version, standard_error
 from benchmarks.experiments.common import Options
 from benchmarks.problems import NOISE_LEVELS, Problem
 from hvae_jax.restoration import RestoreConfig
@@ -56,8 +54,7 @@ def run(options: Options) -> None:
         f"after more iterations with its last γ and noise level. Drift: +{HELD} less the best, and its standard error."
     )
     # A prior that is tuned again has the same parameters, but other curves.
-    recommended = hashlib.sha256(json.dumps(options.prior.info.get("settings"), sort_keys=True).encode())
-    with options.start("drift", TITLE, PAPER, held=HELD, recommended=recommended.hexdigest()[:16]) as run:
+    with options.start("drift", TITLE, PAPER, held=HELD, recommended=solver_version(options.prior)) as run:
         run.expect(2 * len(cases))
         figure, axes = plt.subplots(1, len(NOISE_LEVELS), figsize=(4 * len(NOISE_LEVELS), 3.5), layout="constrained")
         for sigma, axis in zip(NOISE_LEVELS, axes, strict=True):

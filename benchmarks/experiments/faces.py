@@ -12,7 +12,7 @@ def run(options: Options) -> None:
     """Run it."""
     cases = list(problems.faces(options.images, options.seed, options.kernels))
     chosen = resolve(options, METHODS, faces=options.prior.image_size is not None)
-    with options.start("faces", TITLE, PAPER, solver=options.settings) as run:
+    with options.start("faces", TITLE, PAPER, solver=options.solver) as run:
         rows, notes = evaluate(run, options, cases, chosen)
         groups = {str(case.label["task"]): [i] for i, case in enumerate(cases)}
         paper: dict[tuple[str, str], tuple[float, ...]] = dict(TABLE_1)

@@ -52,7 +52,7 @@ def run(options: Options) -> None:
     chosen = resolve(options, METHODS)
     usable = [name for name, method in chosen.items() if not isinstance(method, str)]
     validation = validation_images(options) if set(usable) & set(TUNED) else None
-    with options.start("final", TITLE, PAPER, solver=options.settings) as run:
+    with options.start("final", TITLE, PAPER, solver=options.solver) as run:
         variants: dict[str, Variant] = {}
         notes = []
         for name, method in chosen.items():

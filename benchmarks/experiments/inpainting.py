@@ -12,7 +12,7 @@ def run(options: Options) -> None:
     """Run it."""
     cases = list(problems.inpainting(options.images, options.seed))
     chosen = resolve(options, METHODS)
-    with options.start("inpainting", TITLE, PAPER, solver=options.settings) as run:
+    with options.start("inpainting", TITLE, PAPER, solver=options.solver) as run:
         rows, notes = evaluate(run, options, cases, chosen)
         groups = {str(case.label["mask"]): [i] for i, case in enumerate(cases)}
         paper = {("objects", method): values for method, values in TABLE_3.items()}
