@@ -38,7 +38,15 @@ from jaxtyping import Float
 import hvae_jax as hj
 from benchmarks import problems
 from benchmarks.command import exit_code
-from benchmarks.experiment import Run, markdown, settings_of, solver_version, write_atomically
+from benchmarks.experiment import (
+    Run,
+    markdown,
+    plus_minus,
+    settings_of,
+    solver_version,
+    standard_error,
+    write_atomically,
+)
 from benchmarks.methods import admm_tv, tuned
 from benchmarks.pictures import sheet
 from benchmarks.problems import Images, Problem
@@ -248,16 +256,11 @@ def middle(x: np.ndarray) -> np.ndarray:
     return x[top : top + TILE, left : left + TILE]
 
 
-def standard_error(values: Sequence[float] | np.ndarray) -> float | None:
-    """Of the mean of values; None if there is one only."""
-    return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
-
-
 def verdict(row: Sequence[Any]) -> str:
     """A row of the table of limits in words."""
     *_, ours, gain, error = row
     words = f"{ours:.2f} dB, {abs(gain):.2f} {'above' if gain > 0 else 'below'} the better simple way"
-    return words if error is None or abs(gain) > 2 * error else f"{words}, which is within two standard errors"
+    return words if np.isnan(error) or abs(gain) > 2 * error else f"{words}, which is within two standard errors"
 
 
 def training_runs(prior: Prior, folders: Sequence[Path]) -> list[dict[str, Any]]:
@@ -436,8 +439,7 @@ def write_card(args: argparse.Namespace, command: str) -> None:
         runs=runs,
         machine=args.machine,
         elbo={
-            "mean": np.mean(found["bits"]),
-            "error": standard_error(found["bits"]),
+            "bits": plus_minus(float(np.mean(found["bits"])), standard_error(found["bits"]), 3),
             "source": measured_on.source.replace(" of images,", " of the free photographs of benchmarks/data,"),
             "kl": levels.sum(),
             "levels": ", ".join(f"{level:.3f}" for level in levels),

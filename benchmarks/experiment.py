@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -187,13 +188,14 @@ class Run:
         Args:
             title: what it shows.
             columns: their names.
-            rows: their cells; the first names the row.
+            rows: their cells; the first names the row, NaN is none.
             best: whether the "max" or the "min" is to be marked, of each column or, for all, as one string.
             across: numbers are compared across a row, not down a column.
             notes: sentences below it.
         """
+        cells = [[None if cell != cell else cell for cell in row] for row in rows]  # JSON has no NaN
         self._tables.append(
-            {"title": title, "columns": list(columns), "rows": [list(row) for row in rows]}
+            {"title": title, "columns": list(columns), "rows": cells}
             | {"best": best if best is None or isinstance(best, str) else list(best), "across": across}
             | {"notes": list(notes)}
         )
@@ -292,10 +294,15 @@ def means(rows: Sequence[dict[str, Any]]) -> list[float]:
     return [*averages, float(np.mean([row["seconds"] for row in rows]))]
 
 
-def standard_error(rows: Sequence[dict[str, Any]], metric: str = "PSNR") -> float:
-    """Of the mean over images, each image's rows (kernels) averaged first."""
-    per_image = np.mean([row[metric] for row in rows], axis=0)
-    return float(np.std(per_image, ddof=1) / np.sqrt(len(per_image))) if len(per_image) > 1 else float("nan")
+def per_image(rows: Sequence[dict[str, Any]], metric: str = "PSNR") -> np.ndarray:
+    """A number for each image, the mean over rows (kernels)."""
+    return np.mean([row[metric] for row in rows], axis=0)
+
+
+def standard_error(values: ArrayLike) -> float:
+    """Of the mean of values, one per image; NaN if there is one only."""
+    count = len(np.asarray(values))
+    return float(np.std(values, ddof=1) / np.sqrt(count)) if count > 1 else float("nan")
 
 
 def settings_of(prior: Prior, name: str, images: Images | None, **more: Any) -> dict[str, Any]:

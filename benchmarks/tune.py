@@ -331,7 +331,7 @@ def tune(
         if sigma != noise_levels[0] and task != "Denoising":
             start |= {name: chosen[name] for name in STEPS}
         chosen, scores = search(partial(remembered, run, prior, case, batch), start, len(images.names), rounds)
-        quality, error = float(np.mean(scores.better)), standard_error([{"PSNR": scores.better}])
+        quality, error = float(np.mean(scores.better)), standard_error(scores.better)
         row = {**chosen, "returns": scores.returns, "validation_psnr": round(quality, 3)}
         row |= {} if np.isnan(error) else {"validation_psnr_error": round(error, 3)}  # of one image there is none
         row |= {} if factor is None else {"factor": factor}

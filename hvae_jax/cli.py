@@ -358,7 +358,8 @@ def restore(
             how = "converged" if end.status == hj.Status.CONVERGED else "restored"
             noise = f"noise {GREY_LEVELS * std:.2f} of {GREY_LEVELS}{' (estimated)' if sigma is None else ''}"
             quality = _quality(image.pixels, restored, _reference_of(reference, file), side)
-            typer.echo(f"{result}: {how} in {end.iterations} iterations, {seconds:.1f} s; {noise}{quality}")
+            count = f"{end.iterations} iteration{'' if end.iterations == 1 else 's'}"
+            typer.echo(f"{result}: {how} in {count}, {seconds:.1f} s; {noise}{quality}")
             if deviation_map is None:
                 continue
 

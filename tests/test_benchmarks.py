@@ -179,13 +179,13 @@ def test_variants():
     assert configs["baseline"] == base
     assert configs["crop-32"].batch_size == 4 * base.batch_size
     for name, config in configs.items():
-        model = PRESETS[config.preset]
-        assert (model == PRESETS[base.preset]) == all(not path.startswith("model.") for path in ablation.VARIANTS[name])
-        assert not config.crop_size % model.multiple
-    strides = {name: [r.stride for r in PRESETS[configs[name].preset].resolutions] for name in configs}
+        assert (config.model is None) == all(not path.startswith("model.") for path in ablation.VARIANTS[name])
+        assert not config.crop_size % config.architecture.multiple
+        assert ablation.TrainConfig.from_dict(json.loads(config.to_json())) == config
+    strides = {name: [r.stride for r in config.architecture.resolutions] for name, config in configs.items()}
     assert strides["resolution-more"] == [1, 2, 2, 2, 2]
     assert strides["resolution-less"] == [1, 2, 2]
-    assert [r.levels for r in PRESETS[configs["groups-finest-x2"].preset].resolutions] == [1, 1, 2, 6]
+    assert [r.levels for r in configs["groups-finest-x2"].architecture.resolutions] == [1, 1, 2, 6]
     with pytest.raises(ValueError, match=r"expected a setting of .*noise_power.* got 'magic'"):
         ablation.configure(base, {"loss.magic": 1})
 

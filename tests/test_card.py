@@ -78,7 +78,7 @@ def test_licences(tmp_path):
 
 
 def test_verdict():
-    assert card.verdict(["a face", "blur", 5, 20.0, 25.0, 27.0, 2.0, None]).startswith("27.00 dB, 2.00 above")
+    assert card.verdict(["a face", "blur", 5, 20.0, 25.0, 27.0, 2.0, float("nan")]).startswith("27.00 dB, 2.00 above")
     assert card.verdict(["p", "blur", 5, 20.0, 25.0, 24.0, -1.0, 0.2]) == "24.00 dB, 1.00 below the better simple way"
     assert card.verdict(["p", "blur", 5, 20.0, 25.0, 25.1, 0.1, 0.2]).endswith("within two standard errors")
 

@@ -58,6 +58,10 @@ TINY = PatchVDVAEConfig(
 )
 
 
+KEY = jax.random.key(2)
+"""Of a run."""
+
+
 @pytest.fixture(autouse=True)
 def _tiny_preset(monkeypatch):
     monkeypatch.setitem(PRESETS, "tiny", TINY)
@@ -330,7 +334,7 @@ def test_step_learns_and_is_compiled_once(store, config, start):
     before = train_steps._cache_size()
     for _ in range(config.steps):
         old = state
-        state, terms, norms = train_steps(state, store, 1, config)
+        state, terms, norms = train_steps(state, store, KEY, 1, config)
         losses.append(float(terms.loss[0]))
         assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old))  # its buffers were donated
     assert train_steps._cache_size() <= before + 1
@@ -348,10 +352,10 @@ def test_step_learns_and_is_compiled_once(store, config, start):
 def test_bad_step_is_skipped_and_counted(store, config, start, damage):
     """Whether the loss is not finite, or the gradient larger than `skip_norm`."""
     state = jax.device_put(init_state(config, start), jax.devices()[0])
-    state, *_ = train_steps(state, store, 1, config)
+    state, *_ = train_steps(state, store, KEY, 1, config)
     state.params["output_conv"]["bias"] = damage * state.params["output_conv"]["bias"]
     before = jax.device_get(state)
-    state, terms, norms = train_steps(state, store, 1, config)
+    state, terms, norms = train_steps(state, store, KEY, 1, config)
     assert np.isnan(terms.loss) if np.isnan(damage) else norms > config.optimizer.skip_norm
     assert (int(state.step), int(state.skipped)) == (2, 1)
     assert_same(state[1:4], before[1:4])  # parameters, average, optimizer
@@ -377,7 +381,8 @@ def test_bfloat16_is_near_float32(config, start, monkeypatch):
     state = jax.eval_shape(lambda: init_state(config, start))
     crops = jax.ShapeDtypeStruct((2, 16, 16, 3), np.uint8)
     half = dataclasses.replace(config, compute_dtype="bfloat16")
-    traced, (after, *_) = jax.make_jaxpr(functools.partial(train_step, config=half), return_shape=True)(state, crops)
+    step = functools.partial(train_step, key=KEY, config=half)
+    traced, (after, *_) = jax.make_jaxpr(step, return_shape=True)(state, crops)
     assert "bf16" in str(traced)
     types = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree) for tree in (state, after)]
     assert types[0] == types[1]

@@ -27,7 +27,7 @@ from benchmarks.experiments.common import config as config_of
 from benchmarks.experiments.levels import photographs, train
 from benchmarks.methods import Method
 from benchmarks.problems import Problem, observe
-from hvae_jax.models.patch_vdvae import PRESETS, PatchVDVAEConfig, Resolution
+from hvae_jax.models.patch_vdvae import Resolution
 from hvae_jax.operators import Denoising, Operator
 from hvae_jax.prior import Metadata, Prior
 from hvae_jax.training import TrainConfig
@@ -71,12 +71,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "noise-power-1": {"loss.noise_power": 1.0},
     "noise-power-2": {"loss.noise_power": 2.0},
     "noise-power-3": {"loss.noise_power": 3.0},
+    "iterates-0": {"loss.iterate_fraction": 0.0},
     "iterates-0.25": {"loss.iterate_fraction": 0.25},
     "iterates-0.5": {"loss.iterate_fraction": 0.5},
     "auxiliary-0": {"loss.auxiliary_weight": 0.0},
     "auxiliary-1": {"loss.auxiliary_weight": 1.0},
     "kl-balanced-0": {"loss.gamma_steps": 0},
     "kl-balanced-500": {"loss.gamma_steps": 500},
+    "lipschitz-0.01": {"loss.lipschitz_weight": 0.01},
+    "lipschitz-0.1": {"loss.lipschitz_weight": 0.1},
+    "lipschitz-1": {"loss.lipschitz_weight": 1.0},
+    "adam": {"optimizer.name": "adam"},
     "muon": {"optimizer.name": "muon"},
     "crop-32": {"crop_size": 32},
     "crop-64": {"crop_size": 64},
@@ -89,6 +94,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "resolution-less": {"model.resolutions": drop_coarsest},
     "resolution-more": {"model.resolutions": add_coarsest},
     "encoder-blocks-x2": {"model.resolutions.*.encoder_blocks": times(2)},
+    "noise-in-latents": {"model.noise_conditional_latents": True},
     "input-kernel-1": {"model.input_kernel": 1},
     "input-kernel-5": {"model.input_kernel": 5},
     "output-kernel-1": {"model.output_kernel": 1},
@@ -143,22 +149,14 @@ def configure(base: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
     if "crop_size" in changes:
         pixels = base.batch_size * base.crop_size**2
         changes = {**changes, "batch_size": max(1, round(pixels / changes["crop_size"] ** 2))}
-    config, architecture = base, PRESETS[base.preset]
+    config, architecture = base, base.architecture
     for path, value in changes.items():
         section, _, rest = path.partition(".")
         if section == "model":
             architecture = changed(architecture, rest, value)
         else:
             config = changed(config, path, value)
-    return config if architecture == PRESETS[base.preset] else dataclasses.replace(config, preset=preset(architecture))
-
-
-def preset(architecture: PatchVDVAEConfig) -> str:
-    """The name of an architecture among the presets, for `TrainConfig` knows no other way to say what to train."""
-    text = json.dumps(dataclasses.asdict(architecture), sort_keys=True)
-    name = f"ablation-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-    PRESETS[name] = architecture
-    return name
+    return config if architecture == base.architecture else dataclasses.replace(config, model=architecture)
 
 
 def variants(options: Options) -> dict[str, TrainConfig]:

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 import hvae_jax as hj
 from benchmarks import methods
-from benchmarks.experiment import BEST, METRICS, Run, means, settings_of, solver_version, standard_error
+from benchmarks.experiment import BEST, METRICS, Run, means, per_image, settings_of, solver_version, standard_error
 from benchmarks.methods import Method, Unavailable
 from benchmarks.problems import TASKS, Images, Problem
 from hvae_jax.operators import Inpainting, Operator, SuperResolution
@@ -229,7 +229,7 @@ def method_table(
             found = [rows[i, name] for i in members if (i, name) in rows]
             complete = len(found) == len(members)
             numbers = means(found) if complete else [None] * 4
-            spread = standard_error(found) if complete else None
+            spread = standard_error(per_image(found)) if complete else None
             told = list(paper.get((group, name), (None,) * 3))[:3]
             lines.append([name, *numbers[:3], spread, numbers[3], *told])
         run.table(f"{title}, {group}", columns, lines, best=best, notes=[*notes, SCORES])

@@ -67,7 +67,7 @@ def run(options: Options) -> None:
                     best = 1 + int(np.argmax(mean[1:]))
                     drift = psnr[:, -1] - psnr[:, best]
                     shown = [*(mean[end + k] for k in LATER), mean[best]]
-                    spread = standard_error([{"PSNR": drift}])
+                    spread = standard_error(drift)
                     lines.append([case.label["kernel"], name, *map(float, shown), best, float(drift.mean()), spread])
                     style = ":" if name == "fixed" else "-"
                     axis.plot(mean, style, color=f"C{i}", linewidth=1, label=f"{case.label['kernel']}, {name}")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import methods, problems
-from benchmarks.experiment import BEST, METRICS, Run, plus_minus, standard_error
+from benchmarks.experiment import BEST, METRICS, Run, per_image, plus_minus, standard_error
 from benchmarks.experiments.common import Options, Variant, evaluate, resolve, unaffected_by
 from benchmarks.methods import Denoiser, Method, load_bm3d, load_dncnn, plug_and_play, tuned
 from benchmarks.methods.epll import denoise_colours, load_mixture
@@ -39,7 +39,7 @@ def epll(weight: float) -> Method:
 
 
 TUNED: dict[str, tuple[Callable[[float], Method], tuple[float, ...]]] = {
-    "tv": (tv, (1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.0, 16.0, 22.0, 32.0, 45.0)),
+    "tv": (tv, (1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.0, 16.0, 22.0, 32.0, 45.0, 64.0, 90.0, 128.0)),
     "epll": (epll, (0.06, 0.12, 0.23, 0.46, 0.92)),
 }
 """Methods with a weight to choose, and the candidates."""
@@ -184,15 +184,15 @@ def tables(
     def mean(metric: str, task: str, name: str) -> str | None:
         if (found := complete.get((task, name))) is None:
             return None
-        values = [row[metric] for row in found]
-        return plus_minus(float(np.mean(values)), standard_error(found, metric), 2 if metric == "PSNR" else 3)
+        values = per_image(found, metric)
+        return plus_minus(float(values.mean()), standard_error(values), 2 if metric == "PSNR" else 3)
 
     def difference(task: str, name: str) -> str | None:
         ours, theirs = complete.get((task, OURS)), complete.get((task, name))
         if ours is None or theirs is None:
             return None
-        pairs = [{"PSNR": np.subtract(a["PSNR"], b["PSNR"])} for a, b in zip(ours, theirs, strict=True)]
-        return plus_minus(float(np.mean([p["PSNR"] for p in pairs])), standard_error(pairs), 2, sign=True)
+        gain = per_image(ours) - per_image(theirs)
+        return plus_minus(float(gain.mean()), standard_error(gain), 2, sign=True)
 
     def seconds(task: str, name: str) -> float | None:
         found = complete.get((task, name))

@@ -309,7 +309,11 @@ class VDVAE(nn.Module):
         return tuple(activations)
 
     def top_down(
-        self, activations: tuple[Array, ...] | None, settings: Pass, shape: tuple[int, int, int] | None = None
+        self,
+        activations: tuple[Array, ...] | None,
+        settings: Pass,
+        shape: tuple[int, int, int] | None = None,
+        noise_level: None = None,
     ) -> TopDown:
         """The top-down pass.
 
@@ -317,6 +321,7 @@ class VDVAE(nn.Module):
             activations: what `bottom_up` returned, or None to use the prior alone.
             settings: latent rule and its inputs.
             shape: (B, H, W) of the images, needed where there are no activations.
+            noise_level: has no influence.
 
         Returns:
             The pass's result; its `features` are for `decode`.

@@ -259,7 +259,8 @@ def decode(
     collect = frozenset({"log_prior" if objective == "paper" else "prior"})
     settings = Pass(hierarchy.given, tau, jnp.ones((1,), tau.dtype), latents=latents, collect=collect)
     apply: Any = partial(prior.model.apply, {"params": prior.params})
-    result = apply(None, settings, shape, method="top_down")
+    level = at_iteration(problem.noise_level, jnp.zeros((), jnp.int32))
+    result = apply(None, settings, shape, level, method="top_down")
     mean = prior.model.to_image(apply(result.features, method="decode")).mean
     if objective == "paper":
         return mean, -jnp.sum(result.log_prior / tau**2, axis=1)

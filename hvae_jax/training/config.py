@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hvae_jax.models.patch_vdvae import PRESETS
+from hvae_jax.models.patch_vdvae import PRESETS, PatchVDVAEConfig
 from hvae_jax.training.iterates import KERNEL_SIZE
 
 
@@ -22,6 +22,9 @@ class LossConfig:
         noise_power: s = noise_max u^power with u uniform; above 1 small values are more frequent.
         iterate_fraction: share of the batch whose encoder input is an iterate of a restoration that runs along, in
             place of an image with white noise (`hvae_jax.training.iterates`); for noise-conditional models.
+        lipschitz_weight: weight of the mean over the batch of r² = ‖J e‖² / ‖e‖², J the Jacobian of the reconstruction
+            by the encoder's input and e the error of that input: r below 1 is a contraction along it
+            (Corollary 1). About twice the cost of a step; 0 for none.
         dequantization_std: deviation of the Gaussian noise added to the target; 0.0075 in the official code
             (0.015 in its [-1, 1] unit), which takes the mean over the noise in closed form instead of drawing it
             and subtracts the noise's entropy, a constant.
@@ -38,6 +41,7 @@ class LossConfig:
     noise_max: float = 0.0
     noise_power: float = 2.0
     iterate_fraction: float = 0.0
+    lipschitz_weight: float = 0.0
     dequantization_std: float = 0.0075
     auxiliary_weight: float = 1.0
     auxiliary_std: float = 0.025
@@ -82,6 +86,7 @@ class TrainConfig:
 
     Attributes:
         preset: the model, a key of `hvae_jax.models.patch_vdvae.PRESETS`.
+        model: its architecture in place of the preset's; that one if None.
         steps: number of optimizer steps.
         batch_size: crops per step.
         crop_size: side of the crops in pixels, a multiple of the model's.
@@ -101,6 +106,7 @@ class TrainConfig:
     """
 
     preset: str = "small"
+    model: PatchVDVAEConfig | None = None
     steps: int = 10_000
     batch_size: int = 8
     crop_size: int = 64
@@ -119,7 +125,7 @@ class TrainConfig:
     def __post_init__(self):
         if self.preset not in PRESETS:
             raise ValueError(f"expected a preset of {sorted(PRESETS)}, got {self.preset!r}")
-        multiple = PRESETS[self.preset].multiple
+        multiple = self.architecture.multiple
         if self.crop_size <= 0 or self.crop_size % multiple:
             raise ValueError(f"expected a crop size that is a multiple of {multiple}, got {self.crop_size}")
         counts = ("steps", "batch_size", "store_steps", "checkpoint_every", "log_every", "steps_per_dispatch")
@@ -139,10 +145,18 @@ class TrainConfig:
             raise ValueError(f"expected the optimizer 'adam', 'adamax' or 'muon', got {self.optimizer.name!r}")
         if not 0 <= self.loss.iterate_fraction <= 1:
             raise ValueError(f"expected an iterate_fraction from 0 to 1, got {self.loss.iterate_fraction}")
-        if self.loss.iterate_fraction and not PRESETS[self.preset].noise_conditional:
-            raise ValueError(f"iterate_fraction needs a noise-conditional model, got the preset {self.preset!r}")
+        if self.loss.iterate_fraction and not self.architecture.noise_conditional:
+            given = f"the preset {self.preset!r}" if self.model is None else "another model"
+            raise ValueError(f"iterate_fraction needs a noise-conditional model, got {given}")
+        if self.loss.lipschitz_weight < 0:
+            raise ValueError(f"expected a lipschitz_weight of at least 0, got {self.loss.lipschitz_weight}")
         if self.loss.iterate_fraction and self.crop_size < KERNEL_SIZE:
             raise ValueError(f"iterate_fraction needs crops of at least {KERNEL_SIZE} pixels, got {self.crop_size}")
+
+    @property
+    def architecture(self) -> PatchVDVAEConfig:
+        """The model's."""
+        return PRESETS[self.preset] if self.model is None else self.model
 
     @property
     def iterates(self) -> int:
@@ -156,6 +170,8 @@ class TrainConfig:
         for name, section in (("loss", LossConfig), ("optimizer", OptimizerConfig)):
             if name in config:
                 config[name] = _build(section, config[name])
+        if config.get("model") is not None:
+            config["model"] = PatchVDVAEConfig.from_dict(config["model"])
         if "scales" in config:
             config["scales"] = tuple(config["scales"])
         return _build(cls, config)

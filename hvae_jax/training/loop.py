@@ -20,7 +20,7 @@ from jaxtyping import Array
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from hvae_jax.models.patch_vdvae import PRESETS, PatchVDVAE
+from hvae_jax.models.patch_vdvae import PatchVDVAE
 from hvae_jax.prior import Metadata, Prior
 from hvae_jax.training.config import HOW, TrainConfig
 from hvae_jax.training.data import Photographs
@@ -99,13 +99,15 @@ def train(
         else:
             placed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), template)
             state = checkpoints.restore(start, args=ocp.args.StandardRestore(placed))
+        # Runs that differ in the seed alone are one program.
+        key, without_seed = jax.random.key(config.seed), dataclasses.replace(config, seed=0)
         step, saved, saved_at = start, start, time.monotonic()
         before = None
         with _stop_signals() as stopped, _Log(out / "log.jsonl", config, start, console) as log:
             while step < config.steps:
                 store, left = photographs.at(step)
                 count = min(dispatch_length(config, step), left)
-                state, terms, norms = train_steps(state, store, count, config)
+                state, terms, norms = train_steps(state, store, key, count, without_seed)
                 step += count
                 # The device has this dispatch to do; without waiting here the host would queue any number more.
                 jax.block_until_ready(before)
@@ -134,7 +136,7 @@ def train(
 def _prior(state: TrainState, config: TrainConfig, description: Mapping[str, Any] | None) -> Prior:
     training = {"steps": int(state.step), "skipped": int(state.skipped), "config": dataclasses.asdict(config)}
     metadata = Metadata.of(**(description or {}), training=training)
-    return Prior(jax.tree.map(jnp.copy, state.ema), PatchVDVAE(PRESETS[config.preset]), metadata)
+    return Prior(jax.tree.map(jnp.copy, state.ema), PatchVDVAE(config.architecture), metadata)
 
 
 def _check_same_run(config: TrainConfig, out: Path) -> None:

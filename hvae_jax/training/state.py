@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Float, Int, UInt8
 
 from hvae_jax.models.blocks import scan_unroll
-from hvae_jax.models.patch_vdvae import PRESETS, PatchVDVAE
+from hvae_jax.models.patch_vdvae import PatchVDVAE, PatchVDVAEConfig
 from hvae_jax.training import iterates
 from hvae_jax.training.config import OptimizerConfig, TrainConfig
 from hvae_jax.training.data import Store, random_crops
@@ -80,10 +80,14 @@ def _kernel_axes(params: dict) -> dict:
     return axes
 
 
-@partial(jax.jit, static_argnames="config")
 def initial_params(config: TrainConfig) -> dict:
     """Random parameters."""
-    return PatchVDVAE(PRESETS[config.preset]).initialize(jax.random.key(config.seed))
+    return _initialize(jax.random.key(config.seed), config.architecture)
+
+
+@partial(jax.jit, static_argnames="architecture")
+def _initialize(key: Array, architecture: PatchVDVAEConfig) -> dict:
+    return PatchVDVAE(architecture).initialize(key)
 
 
 def init_state(config: TrainConfig, params: dict | None = None) -> TrainState:
@@ -109,7 +113,8 @@ def init_state(config: TrainConfig, params: dict | None = None) -> TrainState:
 def grown(params: dict, larger: dict) -> dict:
     """Parameters of a larger model that compute what those of a smaller one do.
 
-    What the larger model may have more of is residual bottlenecks; theirs start as the identity.
+    What the larger model may have more of is residual bottlenecks, which start as the identity, and projections of the
+    noise level, which start at zero.
 
     Args:
         params: of the smaller model.
@@ -137,8 +142,9 @@ def grown(params: dict, larger: dict) -> dict:
         given = small.get(jax.tree_util.keystr(path))
         if given is not None and given.shape == leaf.shape:
             return given
-        # The last convolution of what is new gives zero.
-        leaf = jnp.zeros_like(leaf) if "conv_3" in jax.tree_util.keystr(path) else leaf
+        # What is new gives zero: a block by its last convolution.
+        last = any(name in jax.tree_util.keystr(path) for name in ("conv_3", "noise_projections"))
+        leaf = jnp.zeros_like(leaf) if last else leaf
         return leaf if given is None else leaf.at[: given.shape[0]].set(given)
 
     return jax.tree_util.tree_map_with_path(place, larger)
@@ -148,7 +154,7 @@ def _grows(name: str, small: Array | None, large: Array | None) -> bool:
     if large is None:
         return False
     if small is None:
-        return "deterministic_blocks" in name
+        return "deterministic_blocks" in name or "noise_projections" in name
     if small.shape == large.shape:
         return True
     return "encode_blocks" in name and small.shape[1:] == large.shape[1:] and small.shape[0] < large.shape[0]
@@ -162,23 +168,24 @@ def dispatch_length(config: TrainConfig, step: int) -> int:
 
 @partial(jax.jit, static_argnames=("count", "config"), donate_argnames="state")
 def train_steps(
-    state: TrainState, store: Store, count: int, config: TrainConfig
+    state: TrainState, store: Store, key: Array, count: int, config: TrainConfig
 ) -> tuple[TrainState, LossTerms, Float[Array, " K"]]:
     """Several optimizer steps on random crops, as one program.
 
     Args:
         state: the state; its buffers are donated.
         store: the photographs.
+        key: of the run.
         count: number of steps K.
-        config: the run's settings.
+        config: the run's settings, whose seed has no influence.
 
     Returns:
         The next state, and each step's terms of the loss and norm of the gradient.
     """
 
     def body(state: TrainState, _: None) -> tuple[TrainState, tuple[LossTerms, Array]]:
-        images = random_crops(store, _keys(config, state)[0], config.batch_size, config.crop_size)
-        state, terms, norm = train_step(state, images, config)
+        images = random_crops(store, _keys(key, state)[0], config.batch_size, config.crop_size)
+        state, terms, norm = train_step(state, images, key, config)
         return state, (terms, norm)
 
     state, (terms, norms) = jax.lax.scan(body, state, length=count, unroll=scan_unroll(count, _on_cpu()))
@@ -186,25 +193,26 @@ def train_steps(
 
 
 def train_step(
-    state: TrainState, images: UInt8[Array, "B H W C"], config: TrainConfig
+    state: TrainState, images: UInt8[Array, "B H W C"], key: Array, config: TrainConfig
 ) -> tuple[TrainState, LossTerms, Float[Array, ""]]:
     """One optimizer step.
 
     A step whose loss or gradient is not finite, or whose gradient is larger than `skip_norm`, changes nothing but
     the counts.
-    Randomness depends on the seed and the step's number alone, so a resumed run repeats what it would have done.
+    Randomness depends on the run's key and the step's number alone, so a resumed run repeats what it would have done.
 
     Args:
         state: the state.
         images: 8-bit crops.
-        config: the run's settings.
+        key: of the run.
+        config: the run's settings, whose seed has no influence.
 
     Returns:
         The next state, the loss's terms, and the norm of the gradient.
     """
     dtype = jnp.float32 if _on_cpu() else config.compute_dtype
-    model = PatchVDVAE(PRESETS[config.preset], unroll=_on_cpu(), dtype=dtype)
-    key = _keys(config, state)[1]
+    model = PatchVDVAE(config.architecture, unroll=_on_cpu(), dtype=dtype)
+    key = _keys(key, state)[1]
     floats = images.astype(jnp.float32) / 255
     restorations, inputs = state.restorations, None
     if restorations is not None:
@@ -233,9 +241,9 @@ def train_step(
     return TrainState(state.step + 1, params, ema, opt_state, state.skipped + ~ok, restorations), terms, norm
 
 
-def _keys(config: TrainConfig, state: TrainState) -> Array:
+def _keys(key: Array, state: TrainState) -> Array:
     """The keys of a step: of its crops and of its loss."""
-    return jax.random.split(jax.random.fold_in(jax.random.key(config.seed), state.step))
+    return jax.random.split(jax.random.fold_in(key, state.step))
 
 
 def _on_cpu() -> bool:
