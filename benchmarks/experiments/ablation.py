@@ -81,6 +81,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "lipschitz-0.01": {"loss.lipschitz_weight": 0.01},
     "lipschitz-0.1": {"loss.lipschitz_weight": 0.1},
     "lipschitz-1": {"loss.lipschitz_weight": 1.0},
+    "lipschitz-10": {"loss.lipschitz_weight": 10.0},
     "adam": {"optimizer.name": "adam"},
     "muon": {"optimizer.name": "muon"},
     "crop-32": {"crop_size": 32},
@@ -210,8 +211,9 @@ def run(options: Options) -> None:
                 found.setdefault(name, []).append(measure(run, options, trial, init, cases))
         paper = options.settings == "paper" or not options.prior.info.get("settings")
         recommends = "the paper" if paper else prior_name(options.prior, options.prior_name)
+        seeds = f"{options.seeds} seed{'' if options.seeds == 1 else 's'}"
         notes.append(
-            f"Means over {len(options.images.names)} images and {options.seeds} seeds ± their standard error. ELBO in "
+            f"Means over {len(options.images.names)} images and {seeds} ± their standard error. ELBO in "
             "bits per dimension, its sign reversed. PSNR in dB of clean and noisy images reconstructed at τ = 1, and "
             f"of deblurring, a mean over four kernels, with the settings of {recommends}; σ in grey levels of 255. "
             "Parameters in millions; seconds per training step."

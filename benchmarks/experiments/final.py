@@ -39,7 +39,7 @@ def epll(weight: float) -> Method:
 
 
 TUNED: dict[str, tuple[Callable[[float], Method], tuple[float, ...]]] = {
-    "tv": (tv, (1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.0, 16.0, 22.0, 32.0, 45.0, 64.0, 90.0, 128.0)),
+    "tv": (tv, (0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.0, 16.0, 22.0, 32.0, 45.0, 64.0, 90.0, 128.0)),
     "epll": (epll, (0.06, 0.12, 0.23, 0.46, 0.92)),
 }
 """Methods with a weight to choose, and the candidates."""
