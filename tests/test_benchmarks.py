@@ -188,6 +188,8 @@ def test_variants():
     assert [r.levels for r in configs["groups-finest-x2"].architecture.resolutions] == [1, 1, 2, 6]
     with pytest.raises(ValueError, match=r"expected a setting of .*noise_power.* got 'magic'"):
         ablation.configure(base, {"loss.magic": 1})
+    with pytest.raises(ValueError, match=r"expected resolutions, coarsest first.* got strides \[\]"):
+        ablation.TrainConfig.from_dict({"model": {}})
 
 
 def test_error_over_images_and_seeds():

@@ -162,6 +162,11 @@ def test_noise_level_in_the_latents(images):
         mean = large.model.to_image(apply(result.features, method="decode")).mean
         assert np.allclose(mean, given.mean, atol=1e-5) == same
     assert sample(large, jax.random.key(0), images.shape).shape == images.shape
+    half = PatchVDVAE(config, dtype="bfloat16")
+    step = Pass(hierarchy.tempered_map, jnp.ones((1, config.levels)), jnp.ones((1,)))
+    traced = functools.partial(half.apply, settings=step, noise_level=jnp.zeros(len(images)))
+    decoder, result = jax.eval_shape(traced, {"params": large.params}, images)
+    assert (decoder.mean.dtype, result.features.dtype) == (jnp.float32, jnp.bfloat16)
     with pytest.raises(ValueError, match="needs a noise_conditional model"):
         dataclasses.replace(config, noise_conditional=False)
 

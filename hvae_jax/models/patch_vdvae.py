@@ -122,7 +122,7 @@ class PatchVDVAEConfig(HierarchyConfig):
     @classmethod
     def from_dict(cls, config: dict[str, Any]) -> "PatchVDVAEConfig":
         """The inverse of `dataclasses.asdict`, for configurations stored as JSON."""
-        return cls(**{**config, "resolutions": tuple(Resolution(**r) for r in config["resolutions"])})
+        return cls(**{**config, "resolutions": tuple(Resolution(**r) for r in config.get("resolutions", ()))})
 
 
 def _official(deterministic: int, shrink: int = 1) -> PatchVDVAEConfig:
@@ -372,7 +372,9 @@ class PatchVDVAE(nn.Module):
         self.output_conv = conv(2 * config.channels * config.space_to_depth**2, config.output_kernel, init_scale)
         if config.noise_conditional_latents:
             # From zero, so that parameters of a model without it can be gone on from.
-            self.noise_projections = [nn.Dense(r.width, kernel_init=nn.initializers.zeros) for r in resolutions]
+            self.noise_projections = [
+                nn.Dense(r.width, kernel_init=nn.initializers.zeros, dtype=self.dtype) for r in resolutions
+            ]
         if config.auxiliary_heads:
             self.auxiliary = [conv(config.channels, 1, init_scale) for _ in resolutions[:-1]]
 
