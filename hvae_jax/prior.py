@@ -221,7 +221,7 @@ def load_prior(name: str | os.PathLike = BUNDLED) -> Prior:
         digest = description.pop("sha256")
     except (KeyError, TypeError, ValueError) as error:
         raise PriorError(f"{directory}/prior.json describes no model that is known here: {error!r}") from error
-    # Before reading: what Orbax reads of damaged files may end long after the error.
+    # Both before reading: what Orbax reads of damaged files, or of wrong ones, may end long after the error.
     if _digest(directory / "params") != digest:
         raise PriorError(f"the parameters in {directory} are damaged: their checksum is not that of prior.json")
     template = jax.eval_shape(model.initialize, jax.random.key(0))
@@ -229,12 +229,19 @@ def load_prior(name: str | os.PathLike = BUNDLED) -> Prior:
     wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32, sharding=device), template)
     try:
         with ocp.StandardCheckpointer() as checkpointer:
+            saved = checkpointer.metadata(directory / "params").item_metadata.tree
+            if (shapes := _shapes(saved)) != (expected := _shapes(template)):
+                wrong = {name for name, _ in shapes.items() ^ expected.items()}
+                raise PriorError(
+                    f"the parameters in {directory} are of another model: {len(wrong)} do not fit, first {min(wrong)}: "
+                    f"expected {expected.get(min(wrong), 'none')}, got {shapes.get(min(wrong), 'none')}"
+                )
             params = checkpointer.restore(directory / "params", wanted)
+    except PriorError:
+        raise
     except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise PriorError(f"the parameters in {directory} are damaged or of another model: {reason}") from error
-    if wrong := [p for p, t in zip(*map(jax.tree.leaves, (params, template)), strict=True) if p.shape != t.shape]:
-        raise PriorError(f"the parameters in {directory} are of another model: {len(wrong)} of them have other shapes")
+        raise PriorError(f"the parameters in {directory} cannot be read: {reason}") from error
     for key in ("format", "parameters", "dtype"):
         description.pop(key, None)
     return Prior(params, model, Metadata.of(**description))
@@ -249,6 +256,11 @@ def find_prior(name: str | os.PathLike) -> Path:
     if Path(name).is_dir():
         return Path(name).resolve()
     raise PriorError(f"expected the name of a bundled prior {names} or a prior's directory, got {str(name)!r}")
+
+
+def _shapes(params: Any) -> dict[str, tuple[int, ...]]:
+    """Of each parameter, by its name."""
+    return {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
 
 
 def _digest(folder: Path) -> str:

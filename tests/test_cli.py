@@ -312,6 +312,15 @@ def test_uncertainty(folder, tiny, run, monkeypatch):
     assert not Path("none.png").exists()
 
 
+@pytest.fixture
+def interruptible():
+    """A background job of a shell ignores SIGINT, and so would its tests."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_interrupt(folder, tiny, run, monkeypatch):
     monkeypatch.setattr(hj, "restore", lambda *args: signal.raise_signal(signal.SIGINT))
     before = contents(folder)
