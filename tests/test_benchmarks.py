@@ -190,6 +190,8 @@ def test_variants():
         ablation.configure(base, {"loss.magic": 1})
     with pytest.raises(ValueError, match=r"expected resolutions, coarsest first.* got strides \[\]"):
         ablation.TrainConfig.from_dict({"model": {}})
+    with pytest.raises(ValueError, match=r"expected a model's architecture.* got 'base'"):
+        ablation.TrainConfig.from_dict({"model": "base"})
 
 
 def test_error_over_images_and_seeds():

@@ -86,7 +86,8 @@ class TrainConfig:
 
     Attributes:
         preset: the model, a key of `hvae_jax.models.patch_vdvae.PRESETS`.
-        model: its architecture in place of the preset's; that one if None.
+        model: its architecture in place of the preset's, in JSON written as the `config` of a `prior.json`; that of the
+            preset if None.
         steps: number of optimizer steps.
         batch_size: crops per step.
         crop_size: side of the crops in pixels, a multiple of the model's.
@@ -171,6 +172,10 @@ class TrainConfig:
             if name in config:
                 config[name] = _build(section, config[name])
         if config.get("model") is not None:
+            if not isinstance(config["model"], dict):
+                raise ValueError(
+                    f"expected a model's architecture, as the config of a prior.json, got {config['model']!r}"
+                )
             config["model"] = PatchVDVAEConfig.from_dict(config["model"])
         if "scales" in config:
             config["scales"] = tuple(config["scales"])
