@@ -227,21 +227,20 @@ def load_prior(name: str | os.PathLike = BUNDLED) -> Prior:
     template = jax.eval_shape(model.initialize, jax.random.key(0))
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32, sharding=device), template)
+    expected = _shapes(template)
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            saved = checkpointer.metadata(directory / "params").item_metadata.tree
-            if (shapes := _shapes(saved)) != (expected := _shapes(template)):
-                wrong = {name for name, _ in shapes.items() ^ expected.items()}
-                raise PriorError(
-                    f"the parameters in {directory} are of another model: {len(wrong)} do not fit, first {min(wrong)}: "
-                    f"expected {expected.get(min(wrong), 'none')}, got {shapes.get(min(wrong), 'none')}"
-                )
-            params = checkpointer.restore(directory / "params", wanted)
-    except PriorError:
-        raise
+            saved = _shapes(checkpointer.metadata(directory / "params").item_metadata.tree)
+            params = checkpointer.restore(directory / "params", wanted) if saved == expected else None
     except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise PriorError(f"the parameters in {directory} cannot be read: {reason}") from error
+    if params is None:
+        wrong = {name for name, _ in saved.items() ^ expected.items()}
+        raise PriorError(
+            f"the parameters in {directory} are of another model: {len(wrong)} do not fit, first {min(wrong)}: "
+            f"expected {expected.get(min(wrong), 'none')}, got {saved.get(min(wrong), 'none')}"
+        )
     for key in ("format", "parameters", "dtype"):
         description.pop(key, None)
     return Prior(params, model, Metadata.of(**description))

@@ -30,7 +30,6 @@ from hvae_jax.operators import Operator
 from hvae_jax.prior import Prior, run_pass
 from hvae_jax.restoration import pnp_hvae
 from hvae_jax.restoration.pnp_hvae import History, Problem, Restoration, RestoreConfig, Status, all_finite, prepare
-from hvae_jax.restoration.schedules import at_iteration
 
 Latents = tuple[Float[Array, "B n h w c"], ...]
 Objective = Literal["paper", "official"]
@@ -259,8 +258,7 @@ def decode(
     collect = frozenset({"log_prior" if objective == "paper" else "prior"})
     settings = Pass(hierarchy.given, tau, jnp.ones((1,), tau.dtype), latents=latents, collect=collect)
     apply: Any = partial(prior.model.apply, {"params": prior.params})
-    level = at_iteration(problem.noise_level, jnp.zeros((), jnp.int32))
-    result = apply(None, settings, shape, level, method="top_down")
+    result = apply(None, settings, shape, problem.first_noise_level, method="top_down")
     mean = prior.model.to_image(apply(result.features, method="decode")).mean
     if objective == "paper":
         return mean, -jnp.sum(result.log_prior / tau**2, axis=1)
@@ -280,8 +278,7 @@ def first_latents(problem: Problem, x: Float[Array, "B H W C"], key: Array | Non
         assert key is not None
         rule, noise = hierarchy.posterior_sample, jax.random.split(key, (x.shape[0], problem.prior.levels))
     settings = Pass(rule, problem.temperature, jnp.ones((1,), x.dtype), noise=noise, collect=frozenset({"latent"}))
-    noise_level = at_iteration(problem.noise_level, jnp.zeros((), jnp.int32))
-    return run_pass(problem.prior, x, settings, noise_level)[1].latents
+    return run_pass(problem.prior, x, settings, problem.first_noise_level)[1].latents
 
 
 def _record(

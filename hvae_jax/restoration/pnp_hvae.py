@@ -369,6 +369,11 @@ class Problem(NamedTuple):
         data_step = operator.data_step_for(y, config.data_step, config.cg_steps, config.cg_tolerance)
         return cls(prior, operator, y, noise_std, temperature, decoder_std, noise_level, data_step, config, reference)
 
+    @property
+    def first_noise_level(self) -> Float[Array, " B"]:
+        """The noise level s of the first iteration."""
+        return at_iteration(self.noise_level, jnp.zeros((), jnp.int32))
+
 
 class State(NamedTuple):
     """The state of Algorithm 2.
@@ -643,7 +648,7 @@ def _restore(
     reference: Array | None,
 ) -> Restoration:
     problem = Problem.of(prior, operator, y, noise_std, config, reference)
-    first_level = at_iteration(problem.noise_level, jnp.zeros((), jnp.int32))
+    first_level = problem.first_noise_level
     beta = jnp.full((x.shape[0],), config.beta_min, x.dtype)
     latent_term = None
     if config.initial == "encode":
