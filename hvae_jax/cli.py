@@ -85,6 +85,7 @@ class Run(StrEnum):
 
     GPU = "gpu-25min"
     CPU = "cpu-3h"
+    ENDLESS = "cpu-endless"
 
 
 SETTINGS = "Solver settings (default: what the prior recommends for the noise)"
@@ -721,7 +722,7 @@ def train(
         Run | None,
         typer.Option(
             help="Settings that are built in: gpu-25min, 5.2 million parameters in 25 minutes of a large accelerator; "
-            "cpu-3h (default), 1 million in 3 hours of two CPU cores."
+            "cpu-3h (default), 1 million in 3 hours of two CPU cores; cpu-endless, 2 million, until you stop it."
         ),
     ] = None,
     print_config: Annotated[
@@ -737,6 +738,18 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME|DIR", help="A prior to start from: of the same architecture, or with fewer residual blocks."
+        ),
+    ] = None,
+    leave: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="With --decay-steps: the run from whose last checkpoint to go on."),
+    ] = None,
+    decay_steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="With --leave: harvest an endless run. Its learning rate falls to nearly nothing over so many steps, "
+            "in a run of its own in --out; the endless run can go on.",
         ),
     ] = None,
     description: Annotated[
@@ -766,9 +779,24 @@ def train(
     if stop_after is not None and not stop_after > 0:
         raise ValueError(f"expected --stop-after above 0, got {stop_after:g}")
 
+    if (leave is None) != (decay_steps is None):
+        raise ValueError("expected --leave and --decay-steps together, got one of them")
+    if leave is not None and (preset is not None or init is not None or steps is not None):
+        raise ValueError("expected no --preset, --init or --steps with --leave, whose run decides them")
+
     from hvae_jax import training
 
-    settings = training.RUNS[preset or Run.CPU] if config is None else training.TrainConfig.from_file(config)
+    if leave is not None and decay_steps is not None:
+        # An interrupted decay goes on as it began, wherever the endless run is by now.
+        began = out / "config.json"
+        given = training.TrainConfig.from_file(config or leave / "config.json")
+        settings = (
+            training.TrainConfig.from_file(began)
+            if began.exists()
+            else given.decayed(training.last_step(leave), decay_steps)
+        )
+    else:
+        settings = training.RUNS[preset or Run.CPU] if config is None else training.TrainConfig.from_file(config)
     if steps is not None:
         settings = dataclasses.replace(settings, steps=steps)
     try:
@@ -778,6 +806,7 @@ def train(
             out,
             files=files,
             init=None if init is None else _load_prior(init).params,
+            leave=leave,
             description=None if description is None else _read_description(description),
             stop_after=stop_after,
             console=Console(stderr=True),

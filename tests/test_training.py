@@ -27,11 +27,22 @@ from hvae_jax.likelihood import GaussianDecoder
 from hvae_jax.models import hierarchy
 from hvae_jax.models.hierarchy import Pass
 from hvae_jax.models.patch_vdvae import PRESETS, PatchVDVAE, PatchVDVAEConfig, Resolution
-from hvae_jax.training import RUNS, Interrupted, LossConfig, OptimizerConfig, OutOfTime, TrainConfig, data, loop, train
+from hvae_jax.training import (
+    RUNS,
+    Interrupted,
+    LossConfig,
+    OptimizerConfig,
+    OutOfTime,
+    TrainConfig,
+    data,
+    last_step,
+    loop,
+    train,
+)
 from hvae_jax.training import state as state_module
 from hvae_jax.training.data import Photographs, random_crops
 from hvae_jax.training.loss import elbo_terms, kl_weights, loss_fn
-from hvae_jax.training.state import init_state, train_step, train_steps
+from hvae_jax.training.state import init_state, learning_rate, train_step, train_steps
 from tests.conftest import official_prior
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -541,6 +552,38 @@ def test_goes_on_in_another_way_of_computing(straight, config, start, photograph
     )
     for name in ("loss", "kl", "gradient_norm"):
         np.testing.assert_allclose(log[30][name], log_of(straight(config))[0][30][name], rtol=1e-3)
+
+
+def test_learning_rate_rises_stays_and_falls():
+    config = OptimizerConfig(learning_rate=2.0, warmup_steps=4, decay_steps=10, final_fraction=0.1)
+    rate = learning_rate(config, 100)
+    np.testing.assert_allclose([rate(k) for k in (0, 2, 4, 50, 90)], [0, 1, 2, 2, 2], rtol=1e-6)
+    np.testing.assert_allclose([rate(95), rate(100)], [2 * 0.55, 2 * 0.1], rtol=1e-6)
+    endless = learning_rate(dataclasses.replace(config, decay_steps=0), 100)
+    np.testing.assert_allclose([endless(4), endless(100), endless(10**6)], 2, rtol=1e-6)
+
+
+def test_endless_run_is_harvested_and_goes_on(config, photographs, start, tmp_path):
+    optimizer = dataclasses.replace(config.optimizer, decay_steps=0)
+    endless = dataclasses.replace(config, steps=4, optimizer=optimizer)
+    train(endless, photographs, tmp_path / "endless", init=start)
+    _, before = final_state(tmp_path / "endless")
+    assert last_step(tmp_path / "endless") == 4
+
+    harvest = endless.decayed(4, 3)
+    prior = train(harvest, photographs, tmp_path / "decay", leave=tmp_path / "endless")
+    step, after = final_state(tmp_path / "decay")
+    assert (step, prior.info["training"]["steps"]) == (7, 7)
+    assert_same(final_state(tmp_path / "endless")[1], before)
+    moved = jax.tree.map(lambda a, b: np.abs(np.asarray(a) - np.asarray(b)).max(), after["params"], before["params"])
+    assert max(jax.tree.leaves(moved)) > 0
+
+    other = dataclasses.replace(harvest, optimizer=dataclasses.replace(harvest.optimizer, name="adamax"))
+    with pytest.raises(ValueError, match="run of the optimizer adamax, got adam"):
+        train(other, photographs, tmp_path / "other", leave=tmp_path / "endless")
+    with pytest.raises(ValueError, match="run with a checkpoint"):
+        train(harvest, photographs, tmp_path / "other", leave=tmp_path)
+    assert not (tmp_path / "other").exists()
 
 
 def test_what_is_built_in_fits_its_machine():

@@ -227,12 +227,14 @@ PRESETS: dict[str, PatchVDVAEConfig] = {
     "small-deep": _conditional(
         (1, 1, 2, 3), coarse=(64, 48), finest=(48, 32), encoder_blocks=(1, 1, 2, 3), deterministic=1
     ),
+    "medium": _conditional((1, 1, 2, 3), coarse=(96, 64), finest=(64, 64), encoder_blocks=(1, 1, 1, 2)),
     "base": _conditional((1, 2, 3, 5), coarse=(128, 80), finest=(96, 64), encoder_blocks=(2, 2, 2, 2)),
 }
 """`official`: the paper's 36-group model; `table4-*`: Table 4's, small ones for two cores; `small`: the bundled.
 
-`small-deep`: more residual blocks, and can start from `small`'s parameters; `base`: five times as many parameters,
-for an accelerator. A variant's name ends in its number of levels.
+`small-deep`: more residual blocks, and can start from `small`'s parameters; `medium`: twice as many parameters, in
+widths whose convolutions XLA computes fastest on a CPU; `base`: five times as many, for an accelerator. A variant's
+name ends in its number of levels.
 """
 
 

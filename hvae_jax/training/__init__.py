@@ -1,6 +1,6 @@
 """Training of PatchVDVAE priors."""
 
 from hvae_jax.training.config import RUNS, LossConfig, OptimizerConfig, TrainConfig
-from hvae_jax.training.loop import Interrupted, OutOfTime, train
+from hvae_jax.training.loop import Interrupted, OutOfTime, last_step, train
 
-__all__ = ["RUNS", "Interrupted", "LossConfig", "OptimizerConfig", "OutOfTime", "TrainConfig", "train"]
+__all__ = ["RUNS", "Interrupted", "LossConfig", "OptimizerConfig", "OutOfTime", "TrainConfig", "last_step", "train"]

@@ -60,7 +60,9 @@ class OptimizerConfig:
             orthogonal matrix, scaled to a step of Adam's size (Jordan et al. 2024); all else takes Adam's.
         learning_rate: the peak.
         warmup_steps: linear warm-up from 0.
-        final_fraction: the cosine decays to this fraction of the peak at the last step.
+        decay_steps: number of last steps over which the rate falls linearly from the peak; 0 keeps it there, so that a
+            run can go on for ever and be harvested at any time (`decayed`); None for a cosine over the whole run.
+        final_fraction: the fraction of the peak that the rate has fallen to at the last step.
         clip_norm: the gradient is scaled down to this global norm.
         skip_norm: a step whose gradient's norm is larger is skipped and counted, as is any whose loss or gradient
             is not finite; None for no limit, 800 in the official code.
@@ -71,6 +73,7 @@ class OptimizerConfig:
     name: str = "adam"
     learning_rate: float = 1e-3
     warmup_steps: int = 50
+    decay_steps: int | None = None
     final_fraction: float = 0.02
     clip_norm: float = 1.0
     skip_norm: float | None = None
@@ -144,6 +147,8 @@ class TrainConfig:
             raise ValueError(f"expected downsampling factors of at least 1, got {self.scales}")
         if self.optimizer.name not in ("adam", "adamax", "muon"):
             raise ValueError(f"expected the optimizer 'adam', 'adamax' or 'muon', got {self.optimizer.name!r}")
+        if self.optimizer.decay_steps is not None and not 0 <= self.optimizer.decay_steps <= self.steps:
+            raise ValueError(f"expected decay_steps from 0 to the {self.steps} steps, got {self.optimizer.decay_steps}")
         if not 0 <= self.loss.iterate_fraction <= 1:
             raise ValueError(f"expected an iterate_fraction from 0 to 1, got {self.loss.iterate_fraction}")
         if self.loss.iterate_fraction and not self.architecture.noise_conditional:
@@ -163,6 +168,11 @@ class TrainConfig:
     def iterates(self) -> int:
         """How many of a batch are iterates of restorations."""
         return round(self.loss.iterate_fraction * self.batch_size)
+
+    def decayed(self, start: int, decay_steps: int) -> "TrainConfig":
+        """The settings of a decay of the learning rate that leaves this run after `start` steps."""
+        optimizer = dataclasses.replace(self.optimizer, decay_steps=decay_steps)
+        return dataclasses.replace(self, steps=start + decay_steps, optimizer=optimizer)
 
     @classmethod
     def from_dict(cls, config: dict[str, Any]) -> "TrainConfig":
@@ -206,13 +216,22 @@ RUNS: dict[str, TrainConfig] = {
     "gpu-25min": TrainConfig(
         preset="base",
         steps=32_000,
-        batch_size=128,
+        batch_size=512,
+        crop_size=32,
         store_gib=8.0,
         log_every=100,
         steps_per_dispatch=20,
         compute_dtype="bfloat16",
         loss=_RESTORATION,
         optimizer=OptimizerConfig(name="muon", learning_rate=1.5e-3, warmup_steps=500, ema_decay=0.9995),
+    ),
+    "cpu-endless": TrainConfig(
+        preset="medium",
+        steps=10_000_000,
+        batch_size=32,
+        crop_size=32,
+        loss=_RESTORATION,
+        optimizer=OptimizerConfig(name="muon", learning_rate=1.5e-3, warmup_steps=100, decay_steps=0, ema_decay=0.9995),
     ),
     "cpu-3h": TrainConfig(
         steps=30_000,
@@ -222,9 +241,10 @@ RUNS: dict[str, TrainConfig] = {
 }
 """Complete settings, for `hvae-jax train --preset`.
 
-`gpu-25min`: 5.2 million parameters, for an accelerator of the class of NVIDIA's H100. 12.6 GFLOP per crop make 1.6
+`gpu-25min`: 5.2 million parameters, for an accelerator of the class of NVIDIA's H100. 3.2 GFLOP per crop make 1.6
 TFLOP per step, so at 40 TFLOP/s, a twentieth of what the card's bfloat16 units can do, 40 ms per step and 22 minutes in
-all, which leaves 3 to compile and to store. `cpu-3h`: the 1.04 million of the bundled prior at 0.35 s per step of two
+all, which leaves 3 to compile and to store. `cpu-endless`: a constant learning rate, to be stopped, harvested by
+`--decay-steps` and gone on with at any time. `cpu-3h`: the 1.04 million of the bundled prior at 0.35 s per step of two
 idle cores.
 """
 

@@ -43,6 +43,7 @@ def train(
     *,
     files: Path | None = None,
     init: dict | None = None,
+    leave: Path | None = None,
     description: Mapping[str, Any] | None = None,
     stop_after: float | None = None,
     console: Console | None = None,
@@ -62,6 +63,9 @@ def train(
         files: a text file that names the photographs to use, one path below `data` a line; all if None.
         init: parameters to start from, those of a prior for example, which may have fewer residual blocks (`grown`);
             random if None.
+        leave: another run's folder, from whose last checkpoint this one goes on: the decay of an endless run
+            (`TrainConfig.decayed`). Parameters, averages, optimizer and step are taken; with another batch or crop
+            size the restorations that run along start anew.
         description: what the prior's `prior.json` shall say besides the training: name, provenance, licences.
         stop_after: minutes after which to stop with a checkpoint; none if None.
         console: where the progress is shown, in a terminal, and at the end how fast it was; nowhere if None.
@@ -70,8 +74,8 @@ def train(
         The prior.
 
     Raises:
-        ValueError: `out` holds a run with other settings, `data` has no usable photograph, or `init` does not fit
-            the model; nothing was written then.
+        ValueError: `out` holds a run with other settings, `data` has no usable photograph, or `init` or `leave` does
+            not fit the model; nothing was written then.
         Interrupted: SIGINT or SIGTERM came; a checkpoint was written.
         OutOfTime: likewise, after `stop_after`.
     """
@@ -82,6 +86,8 @@ def train(
     template = jax.eval_shape(partial(init_state, config))
     if init is not None:
         jax.eval_shape(grown, init, template.params)  # a mistake is known before anything is done
+    if leave is not None:
+        _check_model(Path(leave), config)
     options = ocp.CheckpointManagerOptions(max_to_keep=2, create=False)
     with (
         closing(Photographs(data, config, device, files)) as photographs,
@@ -93,7 +99,10 @@ def train(
         (out / "checkpoints").mkdir(parents=True, exist_ok=True)
         _write(out / "config.json", config.to_json())
         sharding = jax.sharding.SingleDeviceSharding(device)
-        if start == 0:
+        if start == 0 and leave is not None:
+            state = jax.device_put(_left(Path(leave), config, template), sharding)
+            start = int(state.step)
+        elif start == 0:
             params = None if init is None else grown(init, initial_params(config))
             state = jax.device_put(init_state(config, params), sharding)
         else:
@@ -131,6 +140,37 @@ def train(
     if start == config.steps:  # it was finished before: write its prior anew, with this description
         prior.save(out / "prior", overwrite=True)
     return prior
+
+
+def last_step(run: Path) -> int:
+    """The step of a run's last checkpoint; ValueError if there is none."""
+    folders = [path for path in (Path(run) / "checkpoints").glob("*") if path.name.isdecimal()]
+    if not folders:
+        raise ValueError(f"{run}: expected a run with a checkpoint, got none")
+    return max(int(path.name) for path in folders)
+
+
+def _check_model(run: Path, config: TrainConfig) -> None:
+    """ValueError where a run is not of this model and optimizer."""
+    last_step(run)
+    theirs = TrainConfig.from_file(run / "config.json")
+    for name, expected, got in (
+        ("model", config.architecture, theirs.architecture),
+        ("optimizer", config.optimizer.name, theirs.optimizer.name),
+    ):
+        if expected != got:
+            raise ValueError(f"{run}: expected a run of the {name} {expected}, got {got}")
+
+
+def _left(run: Path, config: TrainConfig, template: TrainState) -> TrainState:
+    """The state of another run's last checkpoint, its restorations anew where they have other shapes."""
+    theirs = jax.eval_shape(partial(init_state, TrainConfig.from_file(run / "config.json")))
+    options = ocp.CheckpointManagerOptions(create=False)
+    with ocp.CheckpointManager(run.resolve() / "checkpoints", options=options) as checkpoints:
+        state = checkpoints.restore(last_step(run), args=ocp.args.StandardRestore(theirs))
+    if jax.tree.map(jnp.shape, theirs.restorations) != jax.tree.map(jnp.shape, template.restorations):
+        state = state._replace(restorations=init_state(config, state.params).restorations)
+    return state
 
 
 def _prior(state: TrainState, config: TrainConfig, description: Mapping[str, Any] | None) -> Prior:

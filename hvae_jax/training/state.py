@@ -38,14 +38,8 @@ class TrainState(NamedTuple):
 
 
 def make_optimizer(config: OptimizerConfig, steps: int, params: dict) -> optax.GradientTransformation:
-    """Warm-up and cosine decay, clipping, Adam, Adamax or Muon, decoupled weight decay."""
-    schedule = optax.warmup_cosine_decay_schedule(
-        init_value=0.0,
-        peak_value=config.learning_rate,
-        warmup_steps=min(config.warmup_steps, steps - 1),
-        decay_steps=steps,
-        end_value=config.final_fraction * config.learning_rate,
-    )
+    """Warm-up, constant rate and decay, clipping, Adam, Adamax or Muon, decoupled weight decay."""
+    schedule = learning_rate(config, steps)
     if config.name == "muon":
         scaled = optax.contrib.muon(
             schedule,
@@ -63,6 +57,19 @@ def make_optimizer(config: OptimizerConfig, steps: int, params: dict) -> optax.G
             optax.scale_by_learning_rate(schedule),
         )
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), scaled)
+
+
+def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
+    """The learning rate at each step: a linear warm-up, then a cosine, or a constant that falls linearly at the end."""
+    peak, last = config.learning_rate, config.final_fraction * config.learning_rate
+    warmup = min(config.warmup_steps, steps - 1)
+    if config.decay_steps is None:
+        return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, decay_steps=steps, end_value=last)
+    rise = optax.linear_schedule(0.0, peak, warmup) if warmup else optax.constant_schedule(peak)
+    if not config.decay_steps:
+        return rise
+    fall = optax.linear_schedule(1.0, config.final_fraction, config.decay_steps, steps - config.decay_steps)
+    return lambda step: rise(step) * fall(step)
 
 
 def _kernel_axes(params: dict) -> dict:
