@@ -11,6 +11,7 @@ import numpy as np
 
 from hvae_jax import gaussian
 from hvae_jax.gaussian import Gaussian
+from hvae_jax.models import hierarchy
 from hvae_jax.models.hierarchy import LevelOutputs, Pass
 from tests.conftest import GOLDEN, relative_error
 
@@ -78,6 +79,12 @@ def draws(golden, section, prior):
     names = [f"eps_{i:02d}" for i in range(prior.levels)]
     eps = [golden.get(f"{section}/{name}", np.zeros_like(golden[f"encode/{name}"])) for name in names]
     return [jnp.asarray(np.stack(eps[a:b], axis=1)) for a, b in itertools.pairwise(first)]
+
+
+def drawn_levels_from_the_prior(prior, posterior, inputs):
+    """A latent rule: Algorithm 1 for levels without draws, samples of the prior for those that have some."""
+    drawn = hierarchy.prior_sample(prior, posterior, inputs)
+    return jnp.where(jnp.any(inputs.noise), drawn, hierarchy.tempered_map(prior, posterior, inputs))
 
 
 def run(prior, x, rule, temperature, noise=None):

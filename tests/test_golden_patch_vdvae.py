@@ -7,10 +7,21 @@ import pytest
 
 from hvae_jax.likelihood import GaussianDecoder
 from hvae_jax.models import hierarchy
-from hvae_jax.models.hierarchy import Pass, PriorFrom
+from hvae_jax.models.hierarchy import Pass
 from hvae_jax.prior import encode
 from tests.conftest import official_prior
-from tests.golden_arrays import BARS, bottom_up, close, draws, gaussians, levels, load_golden, log_densities, run
+from tests.golden_arrays import (
+    BARS,
+    bottom_up,
+    close,
+    drawn_levels_from_the_prior,
+    draws,
+    gaussians,
+    levels,
+    load_golden,
+    log_densities,
+    run,
+)
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +103,7 @@ def test_draws(golden, setting, section, rule):
 def test_levels_from_the_prior(golden, setting):
     prior, bar, dtype = setting
     x = jnp.asarray(golden["s64x64/x"], dtype)
-    rule = PriorFrom(hierarchy.tempered_map, 4)
-    decoder, result = run(prior, x, rule, 0.8, draws(golden, "prior_after4", prior))
+    decoder, result = run(prior, x, drawn_levels_from_the_prior, 0.8, draws(golden, "prior_after4", prior))
     close(prior.model.to_image(decoder).mean, golden["prior_after4/lr_mu"], bar)
     # The official code tempers log p(z_l) of the encoded levels alone.
     priors = gaussians(result.prior)

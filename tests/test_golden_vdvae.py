@@ -8,11 +8,21 @@ import pytest
 from hvae_jax.gaussian import kl_divergence
 from hvae_jax.likelihood import GaussianDecoder, LogisticMixtureDecoder
 from hvae_jax.models import hierarchy
-from hvae_jax.models.hierarchy import PriorFrom
 from hvae_jax.models.vdvae import FIVE_BIT_LEVELS, FIVE_BIT_SHIFT
 from hvae_jax.prior import Prior, encode
 from tests.conftest import official_prior
-from tests.golden_arrays import BARS, bottom_up, close, draws, gaussians, levels, load_golden, log_densities, run
+from tests.golden_arrays import (
+    BARS,
+    bottom_up,
+    close,
+    drawn_levels_from_the_prior,
+    draws,
+    gaussians,
+    levels,
+    load_golden,
+    log_densities,
+    run,
+)
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +108,8 @@ def test_tempered_sample(golden, setting):
 def test_levels_from_the_prior(golden, setting):
     prior, bar, dtype = setting
     x, first = jnp.asarray(golden["x"], dtype), int(golden["prior_after5/nlogp"])
-    rule = PriorFrom(hierarchy.tempered_map, first)
     tau = np.where(np.arange(prior.levels) < first, golden["T_const"], 1)  # it draws from the prior untempered
-    decoder, result = run(prior, x, rule, tau, draws(golden, "prior_after5", prior))
+    decoder, result = run(prior, x, drawn_levels_from_the_prior, tau, draws(golden, "prior_after5", prior))
     close(prior.model.to_image(decoder).mean, golden["prior_after5/lr_mu"], bar)
     close(-result.log_prior[:, :first].sum(), golden["prior_after5/lr_gx"], bar)
 

@@ -58,14 +58,12 @@ class LevelInputs(NamedTuple):
         beta: β of eq. 18, shape (B or 1, L).
         noise: keys (B, L), or standard normal draws per resolution (B, n, h, w, c); None where nothing is drawn.
         latent: given latents per resolution (B, n, h, w, c), or None.
-        index: the level's number, coarsest 0, shape (1, L).
     """
 
     temperature: Any
     beta: Any
     noise: Any
     latent: Any
-    index: Any
 
 
 class LevelOutputs(NamedTuple):
@@ -114,23 +112,6 @@ def prior_sample(prior: Gaussian, posterior: Gaussian | None, inputs: LevelInput
 def given(prior: Gaussian, posterior: Gaussian | None, inputs: LevelInputs) -> Array:
     """The caller's z_l: J1 (eq. 15), the Adam baseline."""
     return inputs.latent
-
-
-@dataclass(frozen=True)
-class PriorFrom:
-    """`rule` for the levels before `level`, samples of the prior from there on.
-
-    Attributes:
-        rule: the rule of the coarse levels.
-        level: the first level that is drawn from the prior.
-    """
-
-    rule: LatentRule
-    level: int
-
-    def __call__(self, prior: Gaussian, posterior: Gaussian | None, inputs: LevelInputs) -> Array:
-        coarse = self.rule(prior, posterior, inputs)
-        return jnp.where(inputs.index[0] < self.level, coarse, prior_sample(prior, posterior, inputs))
 
 
 def _encoded(posterior: Gaussian | None) -> Gaussian:
@@ -267,7 +248,6 @@ class Pass:
             beta=jnp.broadcast_to(self.beta[:, None], (self.beta.shape[0], stop - start)),
             noise=noise,
             latent=None if self.latents is None else of_resolution(self.latents),
-            index=jnp.arange(start, stop)[None],
         )
 
 

@@ -74,8 +74,6 @@ class PatchVDVAEConfig(HierarchyConfig):
         activation: a name in `ACTIVATIONS`; SiLU in the paper's models.
         space_to_depth: factor of a space-to-depth stem; 1 (none) in the paper's models.
         noise_conditional: the bottom-up pass has the noise level as an input channel; off in the paper's models.
-        noise_conditional_latents: so have the states that the prior and posterior networks read, for a
-            noise-conditional model; an alternative (`benchmarks.experiments.ablation`) that no shipped prior has.
         clip_input: images are clipped to [0, 1] before they are encoded, as the official code does; off for a
             noise-conditional model, which is trained on unclipped noise.
         input_kernel: side of the first convolution.
@@ -90,7 +88,6 @@ class PatchVDVAEConfig(HierarchyConfig):
     activation: str = "silu"
     space_to_depth: int = 1
     noise_conditional: bool = False
-    noise_conditional_latents: bool = False
     clip_input: bool = True
     input_kernel: int = 1
     output_kernel: int = 1
@@ -105,8 +102,6 @@ class PatchVDVAEConfig(HierarchyConfig):
             )
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"expected an activation of {sorted(ACTIVATIONS)}, got {self.activation!r}")
-        if self.noise_conditional_latents and not self.noise_conditional:
-            raise ValueError("noise_conditional_latents needs a noise_conditional model")
 
     @property
     def multiple(self) -> int:
@@ -122,7 +117,12 @@ class PatchVDVAEConfig(HierarchyConfig):
     @classmethod
     def from_dict(cls, config: dict[str, Any]) -> "PatchVDVAEConfig":
         """The inverse of `dataclasses.asdict`, for configurations stored as JSON."""
+        config = dict(item for item in config.items() if item not in _WITHDRAWN.items())
         return cls(**{**config, "resolutions": tuple(Resolution(**r) for r in config.get("resolutions", ()))})
+
+
+_WITHDRAWN = {"noise_conditional_latents": False}
+"""Settings that stored configurations may still have, with the value that changes nothing."""
 
 
 def _official(deterministic: int, shrink: int = 1) -> PatchVDVAEConfig:
@@ -372,11 +372,6 @@ class PatchVDVAE(nn.Module):
             for i, r in enumerate(resolutions)
         ]
         self.output_conv = conv(2 * config.channels * config.space_to_depth**2, config.output_kernel, init_scale)
-        if config.noise_conditional_latents:
-            # From zero, so that parameters of a model without it can be gone on from.
-            self.noise_projections = [
-                nn.Dense(r.width, kernel_init=nn.initializers.zeros, dtype=self.dtype) for r in resolutions
-            ]
         if config.auxiliary_heads:
             self.auxiliary = [conv(config.channels, 1, init_scale) for _ in resolutions[:-1]]
 
@@ -396,7 +391,9 @@ class PatchVDVAE(nn.Module):
         config = self.config
         h = space_to_depth(self.to_network(image), config.space_to_depth)
         if config.noise_conditional:
-            h = jnp.concatenate([h, jnp.broadcast_to(self._level(noise_level, h), (*h.shape[:-1], 1))], axis=-1)
+            # In the network's unit, as is the image.
+            level = per_image(2 * jnp.asarray(noise_level, h.dtype), h)
+            h = jnp.concatenate([h, jnp.broadcast_to(level, (*h.shape[:-1], 1))], axis=-1)
         h = self.input_conv(h)
         skips: list[Array] = []
         for i in reversed(range(len(config.resolutions))):
@@ -406,17 +403,11 @@ class PatchVDVAE(nn.Module):
                 h = self.pools[i - 1](h)
         return tuple(skips)
 
-    @staticmethod
-    def _level(noise_level: Float[Array, " B"] | None, h: Array) -> Array:
-        """The noise level in the network's unit, as is the image; shape (B, 1, 1, 1)."""
-        return per_image(2 * jnp.asarray(noise_level, h.dtype), h)
-
     def top_down(
         self,
         activations: tuple[Array, ...] | None,
         settings: Pass,
         shape: tuple[int, int, int] | None = None,
-        noise_level: Float[Array, " B"] | None = None,
     ) -> TopDown:
         """The top-down pass.
 
@@ -424,7 +415,6 @@ class PatchVDVAE(nn.Module):
             activations: what `bottom_up` returned, or None to use the prior alone.
             settings: latent rule and its inputs.
             shape: (B, H, W) of the images, needed where there are no activations.
-            noise_level: as in `bottom_up`, for a model with `noise_conditional_latents`; 0 if None.
 
         Returns:
             The pass's result; its `features` are for `decode`.
@@ -450,8 +440,6 @@ class PatchVDVAE(nn.Module):
                 parts.append(output)
             else:
                 h = self.unpools[i - 1](h)
-            if config.noise_conditional_latents:
-                h += self.noise_projections[i](self._level(jnp.zeros(batch) if noise_level is None else noise_level, h))
             if levels is not None:
                 inputs = settings.inputs(i, first[i], first[i] + (i == 0), first[i + 1])
                 h, output = hierarchy.run_levels(levels, h, activation, settings, inputs)
@@ -476,7 +464,7 @@ class PatchVDVAE(nn.Module):
         noise_level: Float[Array, " B"] | None = None,
     ) -> tuple[GaussianDecoder, TopDown]:
         """Encode, pass and decode."""
-        result = self.top_down(self.bottom_up(image, noise_level), settings, noise_level=noise_level)
+        result = self.top_down(self.bottom_up(image, noise_level), settings)
         if self.config.auxiliary_heads and self.is_initializing():
             self.predict_pooled(result.states)
         return self.decode(result.features), result

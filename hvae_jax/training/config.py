@@ -22,9 +22,6 @@ class LossConfig:
         noise_power: s = noise_max u^power with u uniform; above 1 small values are more frequent.
         iterate_fraction: share of the batch whose encoder input is an iterate of a restoration that runs along, in
             place of an image with white noise (`hvae_jax.training.iterates`); for noise-conditional models.
-        lipschitz_weight: weight of the mean over the batch of r² = ‖J e‖² / ‖e‖², J the Jacobian of the reconstruction
-            by the encoder's input and e the error of that input: r below 1 is a contraction along it
-            (Corollary 1). About twice the cost of a step; 0 for none.
         dequantization_std: deviation of the Gaussian noise added to the target; 0.0075 in the official code
             (0.015 in its [-1, 1] unit), which takes the mean over the noise in closed form instead of drawing it
             and subtracts the noise's entropy, a constant.
@@ -41,7 +38,6 @@ class LossConfig:
     noise_max: float = 0.0
     noise_power: float = 2.0
     iterate_fraction: float = 0.0
-    lipschitz_weight: float = 0.0
     dequantization_std: float = 0.0075
     auxiliary_weight: float = 1.0
     auxiliary_std: float = 0.025
@@ -154,8 +150,6 @@ class TrainConfig:
         if self.loss.iterate_fraction and not self.architecture.noise_conditional:
             given = f"the preset {self.preset!r}" if self.model is None else "another model"
             raise ValueError(f"iterate_fraction needs a noise-conditional model, got {given}")
-        if self.loss.lipschitz_weight < 0:
-            raise ValueError(f"expected a lipschitz_weight of at least 0, got {self.loss.lipschitz_weight}")
         if self.loss.iterate_fraction and self.crop_size < KERNEL_SIZE:
             raise ValueError(f"iterate_fraction needs crops of at least {KERNEL_SIZE} pixels, got {self.crop_size}")
 
@@ -249,7 +243,12 @@ idle cores.
 """
 
 
+_WITHDRAWN = {"lipschitz_weight": 0.0}
+"""Settings that stored runs may still have, with the value that changes nothing."""
+
+
 def _build(section: type, values: dict[str, Any]) -> Any:
+    values = dict(item for item in values.items() if item not in _WITHDRAWN.items())
     unknown = set(values) - {f.name for f in dataclasses.fields(section)}
     if unknown:
         names = [f.name for f in dataclasses.fields(section)]

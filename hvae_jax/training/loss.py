@@ -148,12 +148,6 @@ def loss_fn(
             pooled = average_pool(target, target.shape[1] // head.shape[1])
             error = gaussian.sum_per_image((head - pooled) ** 2)
             extra += config.auxiliary_weight * jnp.mean(error) / (2 * (2 * config.auxiliary_std) ** 2) / size
-    if config.lipschitz_weight:
-        error = observed - images
-        _, response = jax.jvp(lambda x: apply(x, settings, noise_level)[0].mean / 2, (observed,), (error,))
-        square = gaussian.sum_per_image(response**2) / jnp.maximum(gaussian.sum_per_image(error**2), 1e-12)
-        extra += config.lipschitz_weight * jnp.mean(square)
-
     reconstruction, kl = elbo_terms(target, decoder, result.kl, size)
     loss = reconstruction + jnp.sum(kl_weights(kl, step, config) * kl) + extra
     mean = model.to_image(decoder).mean

@@ -120,8 +120,7 @@ def init_state(config: TrainConfig, params: dict | None = None) -> TrainState:
 def grown(params: dict, larger: dict) -> dict:
     """Parameters of a larger model that compute what those of a smaller one do.
 
-    What the larger model may have more of is residual bottlenecks, which start as the identity, and projections of the
-    noise level, which start at zero.
+    What the larger model may have more of is residual bottlenecks, which start as the identity.
 
     Args:
         params: of the smaller model.
@@ -149,9 +148,8 @@ def grown(params: dict, larger: dict) -> dict:
         given = small.get(jax.tree_util.keystr(path))
         if given is not None and given.shape == leaf.shape:
             return given
-        # What is new gives zero: a block by its last convolution.
-        last = any(name in jax.tree_util.keystr(path) for name in ("conv_3", "noise_projections"))
-        leaf = jnp.zeros_like(leaf) if last else leaf
+        # What is new gives zero, by its last convolution.
+        leaf = jnp.zeros_like(leaf) if "conv_3" in jax.tree_util.keystr(path) else leaf
         return leaf if given is None else leaf.at[: given.shape[0]].set(given)
 
     return jax.tree_util.tree_map_with_path(place, larger)
@@ -161,7 +159,7 @@ def _grows(name: str, small: Array | None, large: Array | None) -> bool:
     if large is None:
         return False
     if small is None:
-        return "deterministic_blocks" in name or "noise_projections" in name
+        return "deterministic_blocks" in name
     if small.shape == large.shape:
         return True
     return "encode_blocks" in name and small.shape[1:] == large.shape[1:] and small.shape[0] < large.shape[0]
