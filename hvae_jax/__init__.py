@@ -1,37 +1,9 @@
-"""Restore degraded images with hierarchical VAE priors (PnP-HVAE) in JAX."""
+"""Restore degraded images with hierarchical VAE priors (PnP-HVAE) in JAX.
 
-from hvae_jax import images, metrics, operators, restoration
-from hvae_jax.prior import Encoding, Metadata, Prior, PriorError, encode, load_prior, reconstruct, sample
-from hvae_jax.restoration import (
-    Posterior,
-    Restoration,
-    RestoreConfig,
-    Status,
-    paper_config,
-    recommended_config,
-    restore,
-    sample_posterior,
-)
+The public names are in `__init__.pyi`. They are imported when they are first used (SPEC 1): `import hvae_jax` costs
+nothing, not even JAX.
+"""
 
-__all__ = [
-    "Encoding",
-    "Metadata",
-    "Posterior",
-    "Prior",
-    "PriorError",
-    "Restoration",
-    "RestoreConfig",
-    "Status",
-    "encode",
-    "images",
-    "load_prior",
-    "metrics",
-    "operators",
-    "paper_config",
-    "recommended_config",
-    "reconstruct",
-    "restoration",
-    "restore",
-    "sample",
-    "sample_posterior",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

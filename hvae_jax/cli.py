@@ -4,8 +4,9 @@ A user's mistake is a `ValueError` or an `OSError`, from here or from what is ca
 sentence and exit code 2. All that can be checked is checked before the first file is written.
 """
 
+from __future__ import annotations
+
 import dataclasses
-import importlib.metadata
 import json
 import math
 import sys
@@ -15,16 +16,18 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
+import lazy_loader
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from hvae_jax import images
+import hvae_jax as hj
 
-if TYPE_CHECKING:  # imported where it is used, so that `--help` does not wait for JAX
-    from hvae_jax import Prior, RestoreConfig
+if TYPE_CHECKING:  # imported when it is used, so that `--help` does not wait for it
+    import numpy as np
+    from rich.progress import Progress
+
     from hvae_jax.operators import Operator
+else:
+    np = lazy_loader.load("numpy")
 
 GREY_LEVELS = 255
 """Deviations are given in grey levels, of which the images' unit [0, 1] has this many."""
@@ -132,7 +135,7 @@ class Degradation:
     mask: np.ndarray | None
 
     @classmethod
-    def of(cls, task: Task, kernel: str | None, factor: int | None, mask: Path | None) -> "Degradation":
+    def of(cls, task: Task, kernel: str | None, factor: int | None, mask: Path | None) -> Degradation:
         """From the options; ValueError where one is missing or has no meaning."""
         needed = {Task.DEBLUR: "kernel", Task.SR: "factor", Task.INPAINT: "mask"}.get(task)
         allowed = {needed, "kernel"} if task is Task.SR else {needed}
@@ -141,18 +144,18 @@ class Degradation:
                 raise ValueError(f"expected --{name} for --task {task}, got none")
             if value is not None and name not in allowed:
                 raise ValueError(f"expected no --{name} for --task {task}, got {value}")
-        return cls(task, kernel, factor or 1, None if mask is None else images.read_mask(mask))
+        return cls(task, kernel, factor or 1, None if mask is None else hj.images.read_mask(mask))
 
     def point_spread(self, height: int, width: int) -> np.ndarray:
         """The kernel for a clean image of this size."""
         if self.kernel is not None:
-            return images.parse_kernel(self.kernel, (height, width))
+            return hj.images.parse_kernel(self.kernel, (height, width))
         # Shifted so that what is kept at a cell's top-left pixel is the average of just this cell.
         average = np.zeros((2 * self.factor - 1, 2 * self.factor - 1), np.float32)
         average[: self.factor, : self.factor] = 1 / self.factor**2
         return average
 
-    def operator(self, height: int, width: int) -> "Operator":
+    def operator(self, height: int, width: int) -> Operator:
         """The operator for a clean image of this size."""
         from hvae_jax import operators
 
@@ -304,8 +307,6 @@ def restore(
 
     import jax
 
-    import hvae_jax as hj
-
     model = _load_prior(prior)
     tau = None if temperature is None else _parse_temperature(temperature, model.levels)
     changes = {
@@ -323,7 +324,7 @@ def restore(
     side = _check_size(model, degradation.factor, resize)
     if side and degradation.mask is not None:
         # Observed where all of what was scaled into a pixel was.
-        observed = images.fit_square(degradation.mask.reshape(*degradation.mask.shape[:2], -1), side) > 1 - 1e-4
+        observed = hj.images.fit_square(degradation.mask.reshape(*degradation.mask.shape[:2], -1), side) > 1 - 1e-4
         degradation = dataclasses.replace(degradation, mask=observed.astype(np.float32))
     for file, _ in jobs:  # read twice, so that the last file's mistake is known before the first is restored
         _check(_read(file, side), file, degradation, boundary, model, sigma, _reference_of(reference, file), side)
@@ -344,7 +345,7 @@ def restore(
 
             start = time.perf_counter()
             end = hj.restore(model, y, operator, std, config)
-            restored = np.asarray(images.crop(end.image, box))
+            restored = np.asarray(hj.images.crop(end.image, box))
             seconds = time.perf_counter() - start
             progress.advance(bar)
 
@@ -355,7 +356,7 @@ def restore(
             if image.pixels.shape[-1] == 1:
                 restored = restored.mean(axis=-1, keepdims=True)
             alpha = image.alpha if image.alpha is None else _enlarge(image.alpha, degradation.factor)
-            images.write_image(result, restored, bit_depth=image.bit_depth, alpha=alpha, overwrite=overwrite)
+            hj.images.write_image(result, restored, bit_depth=image.bit_depth, alpha=alpha, overwrite=overwrite)
             how = "converged" if end.status == hj.Status.CONVERGED else "restored"
             noise = f"noise {GREY_LEVELS * std:.2f} of {GREY_LEVELS}{' (estimated)' if sigma is None else ''}"
             quality = _quality(image.pixels, restored, _reference_of(reference, file), side)
@@ -371,16 +372,16 @@ def restore(
                 failed += 1
                 _complain(f"{file}: the sampling diverged; {deviation_map} was not written")
                 continue
-            deviation = np.asarray(images.crop(posterior.std, box)).mean(axis=-1, keepdims=True)
+            deviation = np.asarray(hj.images.crop(posterior.std, box)).mean(axis=-1, keepdims=True)
             _write_map(deviation_map, deviation, overwrite)
     return 1 if failed else 0
 
 
 def _plan(inputs: Sequence[Path], out: Path, overwrite: bool) -> list[tuple[Path, Path]]:
     """The images and where their results go, all of them checked."""
-    files = [file for path in inputs for file in images.list_images(path)]
+    files = [file for path in inputs for file in hj.images.list_images(path)]
     several = len(inputs) > 1 or inputs[0].is_dir()
-    if several and not out.is_dir() and out.suffix.lower() in images.SUFFIXES:
+    if several and not out.is_dir() and out.suffix.lower() in hj.images.SUFFIXES:
         raise ValueError(f"{out}: expected a folder for several images, got the name of a file")
     if out.suffix and not several and not out.is_dir():
         results = [out]
@@ -393,7 +394,7 @@ def _plan(inputs: Sequence[Path], out: Path, overwrite: bool) -> list[tuple[Path
             raise ValueError(f"{result}: expected a result of its own for each image, got two of this name")
         if result.resolve() in sources:
             raise ValueError(f"{result}: expected another file than the input, got the same")
-        images.check_writable(result, overwrite)
+        hj.images.check_writable(result, overwrite)
     return list(zip(files, results, strict=True))
 
 
@@ -415,17 +416,17 @@ def _write_map(path: Path, deviation: np.ndarray, overwrite: bool) -> None:
     """Write a deviation map and say how to read it."""
     exact = path.suffix.lower() in (".npy", ".tif", ".tiff")
     picture = deviation if exact else np.clip(deviation * GREY_LEVELS / WHITE_STD, 0, 1)
-    images.write_image(path, picture, bit_depth=32 if exact else 8, overwrite=overwrite)
+    hj.images.write_image(path, picture, bit_depth=32 if exact else 8, overwrite=overwrite)
     scale = "" if exact else f"; white is {WHITE_STD}"
     typer.echo(f"{path}: posterior deviation {GREY_LEVELS * deviation.mean():.2f} of {GREY_LEVELS} on average{scale}")
 
 
 def _check(
-    image: images.Image,
+    image: hj.images.Image,
     file: Path,
     degradation: Degradation,
     boundary: Boundary,
-    prior: "Prior",
+    prior: hj.Prior,
     noise_std: float | None,
     reference: Path | None,
     side: int | None,
@@ -468,7 +469,7 @@ def _check(
             )
 
 
-def _check_size(prior: "Prior", factor: int, resize: bool) -> int | None:
+def _check_size(prior: hj.Prior, factor: int, resize: bool) -> int | None:
     """The side to which `--resize` scales the observations, or None where they stay as they are."""
     size = prior.image_size
     if size is None and resize:
@@ -478,27 +479,27 @@ def _check_size(prior: "Prior", factor: int, resize: bool) -> int | None:
     return size // factor if size is not None and resize else None
 
 
-def _read(path: Path, side: int | None) -> images.Image:
+def _read(path: Path, side: int | None) -> hj.images.Image:
     """An image file, its middle square scaled to a side if one is given."""
-    image = images.read_image(path)
+    image = hj.images.read_image(path)
     if side is None:
         return image
-    alpha = None if image.alpha is None else images.fit_square(image.alpha, side)
-    return image._replace(pixels=images.fit_square(image.pixels, side), alpha=alpha)
+    alpha = None if image.alpha is None else hj.images.fit_square(image.alpha, side)
+    return image._replace(pixels=hj.images.fit_square(image.pixels, side), alpha=alpha)
 
 
 def _pose(
-    image: images.Image, degradation: Degradation, boundary: Boundary, prior: "Prior"
-) -> tuple[np.ndarray, "Operator", images.Box]:
+    image: hj.images.Image, degradation: Degradation, boundary: Boundary, prior: hj.Prior
+) -> tuple[np.ndarray, Operator, hj.images.Box]:
     """The observation in a size that the prior takes, its operator, and where the result is in the restored image."""
     y = np.repeat(image.pixels, prior.config.channels // image.pixels.shape[-1], axis=-1)
     height, width = y.shape[:2]
     factor = degradation.factor
     if degradation.task in (Task.INPAINT, Task.DENOISE):
-        y, box = images.pad_to_multiple(y, prior.multiple)
+        y, box = hj.images.pad_to_multiple(y, prior.multiple)
         if (mask := degradation.mask) is not None:
             mask = mask.reshape(height, width, -1)  # padded like the image
-            degradation = dataclasses.replace(degradation, mask=images.pad_to_multiple(mask, prior.multiple)[0])
+            degradation = dataclasses.replace(degradation, mask=hj.images.pad_to_multiple(mask, prior.multiple)[0])
     elif boundary is Boundary.CIRCULAR or (prior.image_size is not None and factor > 1):
         box = (slice(0, height), slice(0, width))
     else:
@@ -510,17 +511,15 @@ def _pose(
         if prior.image_size is not None:
             # No room: replace the margin itself, so that it is what a circular blur gives.
             y = y[margin:-margin, margin:-margin]
-        y, box = images.extend_periodic(y, margin, multiple, kernel if factor == 1 else None)
+        y, box = hj.images.extend_periodic(y, margin, multiple, kernel if factor == 1 else None)
         if prior.image_size is not None:
             box = (slice(0, height), slice(0, width))
     rows, columns = (slice(factor * side.start, factor * side.stop) for side in box)
     return y, degradation.operator(factor * y.shape[0], factor * y.shape[1]), (rows, columns)
 
 
-def _configure(prior: "Prior", noise_std: float, operator: "Operator", changes: dict[str, Any]) -> "RestoreConfig":
+def _configure(prior: hj.Prior, noise_std: float, operator: Operator, changes: dict[str, Any]) -> hj.RestoreConfig:
     """The recommended settings (those of the paper if the prior has none) with some changed."""
-    import hvae_jax as hj
-
     if "noise_level" in changes and not prior.config.noise_conditional:
         raise ValueError("expected no --noise-level, for this prior is not noise-conditional")
     if prior.info.get("settings"):
@@ -528,12 +527,12 @@ def _configure(prior: "Prior", noise_std: float, operator: "Operator", changes: 
     return hj.RestoreConfig(**changes)
 
 
-def _estimate(image: images.Image, degradation: Degradation) -> float:
+def _estimate(image: hj.images.Image, degradation: Degradation) -> float:
     """The noise's deviation, estimated where pixels were observed."""
     pixels = image.pixels
     if (mask := degradation.mask) is not None:
         pixels = np.where(mask.reshape(*mask.shape[:2], -1) > 0, pixels, 0)  # zeros count as clipped
-    return max(images.estimate_noise_std(pixels), LEAST_ESTIMATE)
+    return max(hj.images.estimate_noise_std(pixels), LEAST_ESTIMATE)
 
 
 def _enlarge(alpha: np.ndarray, factor: int) -> np.ndarray:
@@ -608,7 +607,7 @@ def degrade(
         raise ValueError(f"expected --boundary circular for --task {task}, got natural")
     _check_output_file(out, source, overwrite)
 
-    image = images.read_image(source)
+    image = hj.images.read_image(source)
     height, width, _ = image.pixels.shape
     operator = degradation.operator(height, width)
     y = np.asarray(operator(image.pixels))
@@ -622,7 +621,7 @@ def degrade(
         )
         y, alpha = y[rows, columns], None if alpha is None else alpha[rows, columns]
     exact = out.suffix.lower() in (".npy", ".tif", ".tiff")
-    images.write_image(out, y, bit_depth=32 if exact else image.bit_depth, alpha=alpha, overwrite=overwrite)
+    hj.images.write_image(out, y, bit_depth=32 if exact else image.bit_depth, alpha=alpha, overwrite=overwrite)
     typer.echo(f"{out}: {y.shape[0]}x{y.shape[1]} pixels")
 
 
@@ -653,11 +652,9 @@ def sample(
     digits = max(len(str(count - 1)), 3)
     results = [out] if one_file else [out / f"sample-{i:0{digits}}.png" for i in range(count)]
     for result in results:
-        images.check_writable(result, overwrite)
+        hj.images.check_writable(result, overwrite)
 
     import jax
-
-    import hvae_jax as hj
 
     model = _load_prior(prior)
     tau = _parse_temperature(temperature, model.levels)
@@ -677,7 +674,7 @@ def sample(
             progress.advance(bar)
     pictures = [_grid(drawn)] if one_file else drawn
     for result, picture in zip(results, pictures, strict=True):
-        images.write_image(result, picture, overwrite=overwrite)
+        hj.images.write_image(result, picture, overwrite=overwrite)
     typer.echo(f"{out}: {count} images of {height}x{width} pixels")
 
 
@@ -784,6 +781,8 @@ def train(
     if leave is not None and (preset is not None or init is not None or steps is not None):
         raise ValueError("expected no --preset, --init or --steps with --leave, whose run decides them")
 
+    from rich.console import Console
+
     from hvae_jax import training
 
     if leave is not None and decay_steps is not None:
@@ -843,6 +842,7 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON, without the model card.")] = False,
 ) -> None:
     """Tell what a prior is: its model card, if it has one, its levels, size, origin, licence and settings."""
+    from rich.console import Console
     from rich.markdown import Markdown
     from rich.table import Table
 
@@ -891,7 +891,7 @@ def info(
         console.print(_settings_table(task, rows))
 
 
-def _facts(folder: Path, prior: "Prior") -> dict[str, Any]:
+def _facts(folder: Path, prior: hj.Prior) -> dict[str, Any]:
     """What is known of a prior in a folder, in JSON's types; what `prior.json` says beside the model comes last."""
     import jax
 
@@ -955,10 +955,8 @@ def _in_words(value: Any) -> str:
 # What the commands share
 
 
-def _load_prior(name: str | None) -> "Prior":
-    from hvae_jax import load_prior
-
-    return load_prior() if name is None else load_prior(name)
+def _load_prior(name: str | None) -> hj.Prior:
+    return hj.load_prior() if name is None else hj.load_prior(name)
 
 
 def _parse_noise_std(text: str) -> float | None:
@@ -994,11 +992,14 @@ def _scaled(option: str, grey_levels: float | None, zero: bool = False) -> Any:
 def _check_output_file(out: Path, source: Path, overwrite: bool) -> None:
     if out.resolve() == source.resolve():
         raise ValueError(f"{out}: expected another file than the input, got the same")
-    images.check_writable(out, overwrite)
+    hj.images.check_writable(out, overwrite)
 
 
 def _progress() -> Progress:
     """A bar on stderr, in a terminal only, that is gone at the end."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     console = Console(stderr=True)
     return Progress(
         SpinnerColumn(),
@@ -1019,6 +1020,8 @@ def _complain(sentence: str) -> None:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
+        import importlib.metadata
+
         try:
             version = importlib.metadata.version("hvae_jax")
         except importlib.metadata.PackageNotFoundError:  # run from a source tree

@@ -354,7 +354,7 @@ def sample(
     """
     if len(shape) != 4:
         raise ValueError(f"the shape to sample must be (B, H, W, {prior.config.channels}), got {tuple(shape)}")
-    _check_shape(prior, tuple(shape), "the shape to sample")
+    check_shape(prior, tuple(shape), "the shape to sample")
     tau, _, _ = _pass_inputs(prior, shape[0], jnp.float32, temperature, 1.0, None, bounded=False)
     return _sample(prior, key, tuple(shape), tau)
 
@@ -405,11 +405,12 @@ def as_batch(prior: Prior, x: ArrayLike) -> tuple[Array, bool]:
         raise ValueError(f"images must be floating-point numbers in [0, 1], got {x.dtype}")
     single = x.ndim == 3
     x = x[None] if single else x
-    _check_shape(prior, x.shape, "images")
+    check_shape(prior, x.shape, "images")
     return x, single
 
 
-def _check_shape(prior: Prior, shape: tuple[int, ...], name: str) -> None:
+def check_shape(prior: Prior, shape: tuple[int, ...], name: str) -> None:
+    """Refuse a shape of images (B, H, W, C) that the prior does not take."""
     multiple, channels = prior.multiple, prior.config.channels
     if (size := prior.image_size) is not None and (len(shape) != 4 or shape[1:] != (size, size, channels)):
         raise ValueError(

@@ -4,6 +4,7 @@ import abc
 import dataclasses
 import numbers
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple, NoReturn, TypeAlias
 
 import jax
@@ -194,7 +195,9 @@ class Operator(abc.ABC):
         Raises:
             ValueError: if a shape, a type or a setting does not fit.
         """
-        return self.data_step_for(y, method, cg_steps, cg_tolerance)(u, ratio)
+        _check_method(method, cg_steps, cg_tolerance)
+        _check_ratio(ratio)
+        return _data_step(self, as_float(u, "u"), as_float(y, "the observation"), ratio, method, cg_steps, cg_tolerance)
 
     def data_step_for(
         self,
@@ -220,14 +223,7 @@ class Operator(abc.ABC):
         Raises:
             ValueError: if a shape, a type or a setting does not fit.
         """
-        if method not in ("exact", "cg"):
-            raise ValueError(f'the method of a data step is "exact" or "cg", got {method!r}')
-        if cg_steps is not None and method != "cg":
-            raise ValueError(f'cg_steps needs method="cg", got cg_steps={cg_steps!r} with method={method!r}')
-        if cg_steps is not None and not (isinstance(cg_steps, numbers.Integral) and cg_steps >= 1):
-            raise ValueError(f"cg_steps must be a whole number of at least 1 or None, got {cg_steps!r}")
-        if not 0 < cg_tolerance < 1:
-            raise ValueError(f"cg_tolerance must be a number between 0 and 1, got {cg_tolerance!r}")
+        _check_method(method, cg_steps, cg_tolerance)
         y, shape = self._observation(y)
         solve = self.exact_step(y) if method == "exact" else self._cg_step(y, cg_steps, cg_tolerance)
 
@@ -272,6 +268,32 @@ class Operator(abc.ABC):
         """A checked observation and the shape of its image."""
         y = as_float(y, "the observation")
         return y, self.image_shape(y.shape)
+
+
+@partial(jax.jit, static_argnames=("method", "cg_steps"))
+def _data_step(
+    operator: Operator, u: Array, y: Array, ratio: Array, method: str, cg_steps: int | None, cg_tolerance: float
+) -> Array:
+    """`Operator.data_step`, compiled once for all calls with the same shapes."""
+    return operator.data_step_for(y, method, cg_steps, cg_tolerance)(u, ratio)  # type: ignore[arg-type]
+
+
+def _check_method(method: str, cg_steps: int | None, cg_tolerance: float) -> None:
+    """Refuse settings of a data step that cannot be meant; see `Operator.data_step_for`."""
+    if method not in ("exact", "cg"):
+        raise ValueError(f'the method of a data step is "exact" or "cg", got {method!r}')
+    if cg_steps is not None and method != "cg":
+        raise ValueError(f'cg_steps needs method="cg", got cg_steps={cg_steps!r} with method={method!r}')
+    if cg_steps is not None and not (isinstance(cg_steps, numbers.Integral) and cg_steps >= 1):
+        raise ValueError(f"cg_steps must be a whole number of at least 1 or None, got {cg_steps!r}")
+    if is_concrete(cg_tolerance) and not 0 < cg_tolerance < 1:
+        raise ValueError(f"cg_tolerance must be a number between 0 and 1, got {cg_tolerance!r}")
+
+
+def _check_ratio(ratio: Ratio) -> None:
+    """Refuse a number below 0 as the ratio of a data step."""
+    if isinstance(ratio, numbers.Real) and not ratio >= 0:
+        raise ValueError(f"ratio must be positive, got {ratio}")
 
 
 def conjugate_gradient(
@@ -373,8 +395,7 @@ def is_concrete(value: Any) -> bool:
 
 def _per_image(ratio: ArrayLike, image_shape: Shape, dtype: Any) -> Array:
     """The ratio in a shape that broadcasts against images."""
-    if isinstance(ratio, numbers.Real) and not ratio >= 0:
-        raise ValueError(f"ratio must be positive, got {ratio}")
+    _check_ratio(ratio)
     ratio = jnp.asarray(ratio, dtype)
     if ratio.ndim and ratio.shape != image_shape[:-3]:
         raise ValueError(

@@ -118,20 +118,22 @@ def restore_adam(
     if not isinstance(learning_rate, jax.core.Tracer) and not 0 < np.asarray(learning_rate) < np.inf:
         raise ValueError(f"learning_rate must be positive and finite, got {learning_rate}")
     given = prepare(prior, y, operator, noise_std, config, start, key)
-    x, dtype = given.x, given.y.dtype
+    shape, dtype = given.shape, given.y.dtype
     if jnp.ndim(given.config.decoder_std) != 1:
         raise ValueError(
-            f"decoder_std must be a number or one per image ({x.shape[0]},) for restore_adam, as J1 does not change "
+            f"decoder_std must be a number or one per image ({shape[0]},) for restore_adam, as J1 does not change "
             f"over the iterations, got a schedule of {jnp.shape(given.config.decoder_std)[0]}"
         )
     if reference is not None:
-        reference = pnp_hvae.like_images(reference, x.shape, "reference", dtype)
+        reference = pnp_hvae.like_images(reference, shape, "reference", dtype)
     if latents is not None:
-        latents = _check_latents(prior, latents, x, given.single)
+        latents = _check_latents(prior, latents, shape, dtype, given.single)
     # `returns` is taken out: it needs no program of its own.
     static = given.config.replace(returns="x")
     rate = jnp.asarray(learning_rate, dtype)
-    out = _restore_adam(prior, operator, given.y, given.noise_std, static, x, latents, rate, key, reference, objective)
+    out = _restore_adam(
+        prior, operator, given.y, given.noise_std, static, given.start, latents, rate, key, reference, objective
+    )
     out = out._replace(image=pnp_hvae.choose(out, config.returns))
     return jax.tree.map(lambda leaf: leaf[0], out) if given.single else out
 
@@ -143,13 +145,14 @@ def _restore_adam(
     y: Array,
     noise_std: Array,
     config: RestoreConfig,
-    x: Array,
+    start: Array | None,
     latents: Latents | None,
     learning_rate: Array,
     key: Array | None,
     reference: Array | None,
     objective: Objective,
 ) -> Restoration:
+    x = operator.initial(y) if start is None else start
     problem = Problem.of(prior, operator, y, noise_std, config, reference)
     if latents is None:
         latents = first_latents(problem, x, key)
@@ -258,7 +261,7 @@ def decode(
     collect = frozenset({"log_prior" if objective == "paper" else "prior"})
     settings = Pass(hierarchy.given, tau, jnp.ones((1,), tau.dtype), latents=latents, collect=collect)
     apply: Any = partial(prior.model.apply, {"params": prior.params})
-    result = apply(None, settings, shape, problem.first_noise_level, method="top_down")
+    result = apply(None, settings, shape, method="top_down")
     mean = prior.model.to_image(apply(result.features, method="decode")).mean
     if objective == "paper":
         return mean, -jnp.sum(result.log_prior / tau**2, axis=1)
@@ -299,15 +302,17 @@ def _record(
     )
 
 
-def _check_latents(prior: Prior, latents: Sequence[ArrayLike], images: Array, single: bool) -> Latents:
-    """Given latents as a batch in the type of the images."""
-    batch, height, width, _ = images.shape
+def _check_latents(
+    prior: Prior, latents: Sequence[ArrayLike], shape: tuple[int, ...], dtype: Any, single: bool
+) -> Latents:
+    """Given latents as a batch in the type of the images, which have the shape (B, H, W, C)."""
+    batch, height, width, _ = shape
     first = itertools.pairwise(prior.config.first_levels)
     shapes = tuple(
         (batch, stop - start, height // stride, width // stride, channels)
         for (start, stop), (stride, channels) in zip(first, prior.config.latent_maps, strict=True)
     )
-    arrays = tuple(jnp.asarray(z, images.dtype)[None] if single else jnp.asarray(z, images.dtype) for z in latents)
+    arrays = tuple(jnp.asarray(z, dtype)[None] if single else jnp.asarray(z, dtype) for z in latents)
     if tuple(z.shape for z in arrays) != shapes:
         wanted, got = (tuple(shape[single:] for shape in each) for each in (shapes, [z.shape for z in arrays]))
         raise ValueError(f"latents must have the shapes {wanted}, got {got}")

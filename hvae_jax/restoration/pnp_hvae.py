@@ -29,11 +29,11 @@ from hvae_jax.metrics import psnr
 from hvae_jax.models import hierarchy
 from hvae_jax.models.hierarchy import Pass
 from hvae_jax.operators import Operator, SuperResolution
-from hvae_jax.operators.base import DataStep
+from hvae_jax.operators.base import DataStep, as_float
 from hvae_jax.prior import (
     Prior,
-    as_batch,
     check_deviation,
+    check_shape,
     check_temperature,
     draw_posterior,
     level_temperature,
@@ -576,10 +576,10 @@ def restore(
     """
     given = prepare(prior, y, operator, noise_std, config, start, key)
     if reference is not None:
-        reference = like_images(reference, given.x.shape, "reference", given.y.dtype)
+        reference = like_images(reference, given.shape, "reference", given.y.dtype)
     # `returns` is taken out: it needs no program of its own.
     static = given.config.replace(returns="x")
-    out = _restore(prior, operator, given.y, given.noise_std, static, given.x, key, reference)
+    out = _restore(prior, operator, given.y, given.noise_std, static, given.start, key, reference)
     out = out._replace(image=choose(out, given.config.returns))
     return jax.tree.map(lambda leaf: leaf[0], out) if given.single else out
 
@@ -589,14 +589,16 @@ class Prepared(NamedTuple):
 
     Attributes:
         y: the observations.
-        x: x_0.
+        start: x_0; None for the operator's `initial`, computed in the compiled program.
+        shape: of x, (B, H, W, C).
         noise_std: σ, shape (B,).
         config: the settings, with temperature (B or 1, L), decoder_std and noise_level (B,) or (K, B).
         single: whether y came without a batch axis.
     """
 
     y: Array
-    x: Float[Array, "B H W C"]
+    start: Float[Array, "B H W C"] | None
+    shape: tuple[int, ...]
     noise_std: Float[Array, " B"]
     config: RestoreConfig
     single: bool
@@ -612,13 +614,13 @@ def prepare(
     key: Array | None,
 ) -> Prepared:
     """Check the arguments of `restore` and bring them into arrays of one type and a batch; see there."""
-    y = jnp.asarray(y)
+    y = as_float(y, "the observation")
     x_shape = operator.image_shape(y.shape)
     single = len(x_shape) == 3
     if single:
         y, x_shape = y[None], (1, *x_shape)
-    x = operator.initial(y) if start is None else like_images(start, x_shape, "start", y.dtype)
-    as_batch(prior, x)
+    check_shape(prior, x_shape, "images")
+    start = None if start is None else like_images(start, x_shape, "start", y.dtype)
     check_deviation(noise_std, "noise_std")
     batch = x_shape[0]
     if config is None:
@@ -633,7 +635,7 @@ def prepare(
         ),
     )
     sigma = jnp.maximum(per_batch(noise_std, batch, "noise_std", y.dtype), 0.1 / 255)
-    return Prepared(y, x, sigma, arrays, single)
+    return Prepared(y, start, x_shape, sigma, arrays, single)
 
 
 @jax.jit
@@ -643,10 +645,11 @@ def _restore(
     y: Array,
     noise_std: Array,
     config: RestoreConfig,
-    x: Array,
+    start: Array | None,
     key: Array | None,
     reference: Array | None,
 ) -> Restoration:
+    x = operator.initial(y) if start is None else start
     problem = Problem.of(prior, operator, y, noise_std, config, reference)
     first_level = problem.first_noise_level
     beta = jnp.full((x.shape[0],), config.beta_min, x.dtype)

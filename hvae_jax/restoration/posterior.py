@@ -125,10 +125,10 @@ def sample_posterior(
     if config is None:
         config = sampling_config(recommended_config(prior, noise_std, operator))
     given = prepare(prior, y, operator, noise_std, config, start, key)
-    image_keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(given.x.shape[0]))
+    image_keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(given.shape[0]))
     keys = jax.vmap(lambda chain: jax.vmap(lambda k: jax.random.fold_in(k, chain))(image_keys))(jnp.arange(chains))
     static = given.config.replace(returns="x")  # it needs no program of its own
-    out = _sample_posterior(prior, operator, given.y, given.noise_std, static, given.x, keys, burn_in, sweeps)
+    out = _sample_posterior(prior, operator, given.y, given.noise_std, static, given.start, keys, burn_in, sweeps)
     return Posterior(out.samples[:, 0], *(leaf[0] for leaf in out[1:])) if given.single else out
 
 
@@ -139,11 +139,12 @@ def _sample_posterior(
     y: Array,
     noise_std: Array,
     config: RestoreConfig,
-    x: Array,
+    start: Array | None,
     keys: Key[Array, "chains B"],
     burn_in: int,
     sweeps: int,
 ) -> Posterior:
+    x = operator.initial(y) if start is None else start
     levels, beta = prior.levels, config.beta_max
     decoder_std, noise_level, temperature = map(
         jnp.asarray, (config.decoder_std, config.noise_level, config.temperature)

@@ -1,0 +1,35 @@
+from . import images, metrics, operators, restoration
+from .prior import Encoding, Metadata, Prior, PriorError, encode, load_prior, reconstruct, sample
+from .restoration import (
+    Posterior,
+    Restoration,
+    RestoreConfig,
+    Status,
+    paper_config,
+    recommended_config,
+    restore,
+    sample_posterior,
+)
+
+__all__ = [
+    "Encoding",
+    "Metadata",
+    "Posterior",
+    "Prior",
+    "PriorError",
+    "Restoration",
+    "RestoreConfig",
+    "Status",
+    "encode",
+    "images",
+    "load_prior",
+    "metrics",
+    "operators",
+    "paper_config",
+    "recommended_config",
+    "reconstruct",
+    "restoration",
+    "restore",
+    "sample",
+    "sample_posterior",
+]
