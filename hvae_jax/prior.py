@@ -113,6 +113,11 @@ class Prior:
         """What `prior.json` says besides family and architecture."""
         return self.metadata.values
 
+    @property
+    def network(self) -> "Prior":
+        """The prior without its metadata, as compiled programs get it: priors of one architecture share them."""
+        return dataclasses.replace(self, metadata=Metadata())
+
     def save(self, directory: str | os.PathLike, *, overwrite: bool = False, dtype: str = "float32") -> None:
         """Write an Orbax checkpoint and a readable `prior.json`, all or nothing.
 
@@ -302,7 +307,7 @@ def encode(
     """
     x, single = as_batch(prior, x)
     tau, beta, noise_level = _pass_inputs(prior, x.shape[0], x.dtype, temperature, beta, noise_level)
-    encoding = _encode(prior, x, tau, beta, noise_level)
+    encoding = _encode(prior.network, x, tau, beta, noise_level)
     return jax.tree.map(lambda leaf: leaf[0], encoding) if single else encoding
 
 
@@ -331,7 +336,7 @@ def reconstruct(
     """
     x, single = as_batch(prior, x)
     tau, beta, noise_level = _pass_inputs(prior, x.shape[0], x.dtype, temperature, beta, noise_level)
-    mean = _reconstruct(prior, x, tau, beta, noise_level)
+    mean = _reconstruct(prior.network, x, tau, beta, noise_level)
     return mean[0] if single else mean
 
 
@@ -356,7 +361,7 @@ def sample(
         raise ValueError(f"the shape to sample must be (B, H, W, {prior.config.channels}), got {tuple(shape)}")
     check_shape(prior, tuple(shape), "the shape to sample")
     tau, _, _ = _pass_inputs(prior, shape[0], jnp.float32, temperature, 1.0, None, bounded=False)
-    return _sample(prior, key, tuple(shape), tau)
+    return _sample(prior.network, key, tuple(shape), tau)
 
 
 @jax.jit

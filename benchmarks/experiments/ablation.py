@@ -29,7 +29,7 @@ from benchmarks.methods import Method
 from benchmarks.problems import Problem, observe
 from hvae_jax.models.patch_vdvae import Resolution
 from hvae_jax.operators import Denoising, Operator
-from hvae_jax.prior import Metadata, Prior
+from hvae_jax.prior import Prior
 from hvae_jax.training import TrainConfig
 from hvae_jax.training.state import grown, initial_params
 
@@ -267,10 +267,8 @@ def measure(run: Run, options: Options, trial: Trial, init: Prior | None, cases:
     @functools.cache
     def prior() -> Prior:
         if (folder / "prior").exists() and not checkpoints.exists():
-            found = hj.load_prior(folder / "prior")
-        else:
-            found = train(trial.config, options, folder, None if init is None else init.params)
-        return dataclasses.replace(found, metadata=Metadata())  # which would make programs of its own
+            return hj.load_prior(folder / "prior")
+        return train(trial.config, options, folder, None if init is None else init.params)
 
     def finish() -> dict[str, Any]:
         parameters = sum(leaf.size for leaf in jax.tree.leaves(prior().params))

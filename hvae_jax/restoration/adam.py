@@ -132,7 +132,7 @@ def restore_adam(
     static = given.config.replace(returns="x")
     rate = jnp.asarray(learning_rate, dtype)
     out = _restore_adam(
-        prior, operator, given.y, given.noise_std, static, given.start, latents, rate, key, reference, objective
+        prior.network, operator, given.y, given.noise_std, static, given.start, latents, rate, key, reference, objective
     )
     out = out._replace(image=pnp_hvae.choose(out, config.returns))
     return jax.tree.map(lambda leaf: leaf[0], out) if given.single else out

@@ -579,7 +579,7 @@ def restore(
         reference = like_images(reference, given.shape, "reference", given.y.dtype)
     # `returns` is taken out: it needs no program of its own.
     static = given.config.replace(returns="x")
-    out = _restore(prior, operator, given.y, given.noise_std, static, given.start, key, reference)
+    out = _restore(prior.network, operator, given.y, given.noise_std, static, given.start, key, reference)
     out = out._replace(image=choose(out, given.config.returns))
     return jax.tree.map(lambda leaf: leaf[0], out) if given.single else out
 

@@ -128,7 +128,9 @@ def sample_posterior(
     image_keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(given.shape[0]))
     keys = jax.vmap(lambda chain: jax.vmap(lambda k: jax.random.fold_in(k, chain))(image_keys))(jnp.arange(chains))
     static = given.config.replace(returns="x")  # it needs no program of its own
-    out = _sample_posterior(prior, operator, given.y, given.noise_std, static, given.start, keys, burn_in, sweeps)
+    out = _sample_posterior(
+        prior.network, operator, given.y, given.noise_std, static, given.start, keys, burn_in, sweeps
+    )
     return Posterior(out.samples[:, 0], *(leaf[0] for leaf in out[1:])) if given.single else out
 
 
