@@ -45,12 +45,12 @@ from benchmarks.experiment import (
     settings_of,
     solver_version,
     standard_error,
-    write_atomically,
 )
 from benchmarks.methods import admm_tv, tuned
 from benchmarks.pictures import sheet
 from benchmarks.problems import Images, Problem
 from hvae_jax.cli import LEAST_ESTIMATE
+from hvae_jax.files import write_atomically
 from hvae_jax.images import estimate_noise_std, read_image
 from hvae_jax.metrics import psnr
 from hvae_jax.models import hierarchy

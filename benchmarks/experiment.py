@@ -24,6 +24,7 @@ from rich.table import Table
 
 from benchmarks.methods import Method
 from benchmarks.problems import Images, Problem
+from hvae_jax.files import write_atomically
 from hvae_jax.images import write_image
 from hvae_jax.metrics import lpips, psnr, ssim
 from hvae_jax.prior import Prior
@@ -354,10 +355,3 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """A Markdown table."""
     lines = [columns, ["---"] * len(columns), *(map(in_words, row) for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file, all or nothing."""
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)

@@ -11,7 +11,8 @@ import imageio.v3 as iio
 import jinja2
 import numpy as np
 
-from benchmarks.experiment import in_words, write_atomically
+from benchmarks.experiment import in_words
+from hvae_jax.files import write_atomically
 from hvae_jax.images import read_image
 
 RESULTS: dict[str, type] = {

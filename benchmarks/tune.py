@@ -25,9 +25,10 @@ import numpy as np
 from jaxtyping import Float
 
 import hvae_jax as hj
-from benchmarks.experiment import Run, settings_of, standard_error, write_atomically
+from benchmarks.experiment import Run, settings_of, standard_error
 from benchmarks.experiments.common import digest
 from benchmarks.problems import SUPER_RESOLUTION_KERNEL, Images, load_kernels, mask
+from hvae_jax.files import write_atomically
 from hvae_jax.metrics import psnr
 from hvae_jax.operators import Blur, Denoising, Inpainting, Operator, SuperResolution
 from hvae_jax.prior import Prior

@@ -21,12 +21,13 @@ from jaxtyping import Float
 import hvae_jax as hj
 from benchmarks import problems
 from benchmarks.card import elbo
-from benchmarks.experiment import Run, plus_minus, prior_name, write_atomically
+from benchmarks.experiment import Run, plus_minus, prior_name
 from benchmarks.experiments.common import Options, digest, paper_experiment
 from benchmarks.experiments.common import config as config_of
 from benchmarks.experiments.levels import photographs, train
 from benchmarks.methods import Method
 from benchmarks.problems import Problem, observe
+from hvae_jax.files import write_atomically
 from hvae_jax.models.patch_vdvae import Resolution
 from hvae_jax.operators import Denoising, Operator
 from hvae_jax.prior import Prior

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import signal
 import threading
 import time
@@ -20,6 +19,7 @@ from jaxtyping import Array
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from hvae_jax.files import write_atomically
 from hvae_jax.models.patch_vdvae import PatchVDVAE
 from hvae_jax.prior import Metadata, Prior
 from hvae_jax.training.config import HOW, TrainConfig
@@ -97,7 +97,7 @@ def train(
         if start < config.steps:
             photographs.at(start)  # a mistake in the photographs is known before anything is written
         (out / "checkpoints").mkdir(parents=True, exist_ok=True)
-        _write(out / "config.json", config.to_json())
+        write_atomically(out / "config.json", config.to_json().encode())
         sharding = jax.sharding.SingleDeviceSharding(device)
         if start == 0 and leave is not None:
             state = jax.device_put(_left(Path(leave), config, template), sharding)
@@ -195,13 +195,6 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
     return settings | {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
 
 
-def _write(path: Path, text: str) -> None:
-    """Replace a file at once, so that being killed leaves the old or the new one."""
-    new = path.with_name(f".{path.name}.new")
-    new.write_text(text)
-    os.replace(new, path)
-
-
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM in a list, so that a step is never cut in two."""
@@ -229,7 +222,7 @@ class _Log:
         self._start = self._last = _Moment(start, time.perf_counter(), 0.0)
         if path.exists():  # drop what was logged after the checkpoint that we go on from
             kept = [line for line in path.read_text().splitlines() if _logged_step(line) <= start]
-            _write(path, "".join(line + "\n" for line in kept))
+            write_atomically(path, "".join(line + "\n" for line in kept).encode())
         self._progress = Progress(
             TextColumn("training"),
             BarColumn(),

@@ -1,0 +1,26 @@
+"""What a real photograph needs around the method: files, borders, noise, kernels, masks (NumPy only)."""
+
+from hvae_jax.images.borders import Box, crop, extend_periodic, fit_square, pad_to_multiple
+from hvae_jax.images.kernels import parse_kernel
+from hvae_jax.images.masks import read_mask
+from hvae_jax.images.noise import estimate_noise_std
+from hvae_jax.images.read import SUFFIXES, Image, ImageError, list_images, read_image
+from hvae_jax.images.write import check_writable, write_image
+
+__all__ = [
+    "SUFFIXES",
+    "Box",
+    "Image",
+    "ImageError",
+    "check_writable",
+    "crop",
+    "estimate_noise_std",
+    "extend_periodic",
+    "fit_square",
+    "list_images",
+    "pad_to_multiple",
+    "parse_kernel",
+    "read_image",
+    "read_mask",
+    "write_image",
+]

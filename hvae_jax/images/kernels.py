@@ -1,0 +1,125 @@
+"""Blur kernels: made from numbers, or read from files."""
+
+import math
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from hvae_jax.images.read import NPY, SUFFIXES, ImageError, check_is_file, decode_npy, read_image, reason
+
+# In pixels, of kernels made from numbers: far above any blur worth restoring, and a slip fits in memory.
+_MAX_KERNEL_WIDTH = 256
+
+
+def parse_kernel(
+    spec: str, max_shape: tuple[int, int] | None = None
+) -> Float[np.ndarray, "kernel_height kernel_width"]:
+    """Make the blur kernel that a user describes on the command line.
+
+    Args:
+        spec: one of `gaussian:WIDTH` (standard deviation in pixels), `motion:LENGTH,ANGLE` (pixels; degrees
+            counter-clockwise from the horizontal), or a file: .npy, .npz (`file.npz:name` where it holds
+            several arrays), .txt or .csv (rows of numbers), or an image (its channels are averaged).
+        max_shape: height and width of the image to be restored, which the kernel must not exceed.
+
+    Returns:
+        The kernel, float32, not negative, with sum 1; its centre is at size // 2.
+
+    Raises:
+        ImageError: the description is not understood, the file cannot be read, or it holds no kernel.
+    """
+    kind, _, numbers = spec.partition(":")
+    if kind in _MADE_KERNELS:
+        make, names = _MADE_KERNELS[kind]
+        try:
+            values = [float(number) for number in numbers.split(",")]
+        except ValueError:
+            values = []
+        if len(values) != len(names) or not all(map(math.isfinite, values)):
+            wanted = f"{kind}:{','.join(names)}"
+            raise ImageError(f"kernel {spec}: expected {wanted} with numbers, got {numbers!r}")
+        if not 0 < values[0] <= _MAX_KERNEL_WIDTH:
+            wanted = f"a {names[0]} above 0 and at most {_MAX_KERNEL_WIDTH}"
+            raise ImageError(f"kernel {spec}: expected {wanted}, got {values[0]:g}")
+        kernel = make(*values)
+    else:
+        kernel = _read_kernel(spec)
+    if kernel.ndim != 2 or kernel.size == 0 or kernel.dtype.kind not in "biuf":
+        raise ImageError(
+            f"kernel {spec}: expected a matrix of numbers, got shape {kernel.shape} of type {kernel.dtype}"
+        )
+    if not np.isfinite(kernel).all() or kernel.min() < 0 or kernel.max() == 0:
+        raise ImageError(f"kernel {spec}: expected finite numbers of at least 0 and not all 0, got others")
+    if max_shape is not None and (kernel.shape[0] > max_shape[0] or kernel.shape[1] > max_shape[1]):
+        raise ImageError(f"kernel {spec}: expected at most the image's {max_shape} pixels, got {kernel.shape}")
+    weights = kernel.astype(np.float64) / float(kernel.max())  # first, for the sum must not overflow
+    return (weights / weights.sum()).astype(np.float32)
+
+
+def _gaussian(width: float) -> np.ndarray:
+    radius = math.ceil(3 * width)
+    profile = np.exp(-0.5 * (np.arange(-radius, radius + 1) / width) ** 2)
+    return np.outer(profile, profile)
+
+
+def _motion(length: float, angle: float) -> np.ndarray:
+    """A straight path; a pixel weighs 1 less its distance to it, so that lines of any angle are smooth."""
+    half = max(length - 1, 0) / 2
+    right, up = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    # A rounding error of the sine must not add an empty row.
+    reach_y, reach_x = (math.ceil(half * abs(part) - 1e-9) for part in (up, right))
+    y, x = np.mgrid[-reach_y : reach_y + 1, -reach_x : reach_x + 1]
+    along = np.clip(x * right - y * up, -half, half)  # rows count downwards
+    distance = np.hypot(x - along * right, y + along * up)
+    return np.maximum(0, 1 - distance)
+
+
+_MADE_KERNELS: dict[str, tuple[Callable[..., np.ndarray], tuple[str, ...]]] = {
+    "gaussian": (_gaussian, ("WIDTH",)),
+    "motion": (_motion, ("LENGTH", "ANGLE")),
+}
+
+
+def _read_kernel(spec: str) -> np.ndarray:
+    member = re.fullmatch(r"(.+\.npz):(.+)", spec, re.IGNORECASE)
+    path, name = (Path(member[1]), member[2]) if member and not os.path.exists(spec) else (Path(spec), None)
+    if not os.path.exists(path):
+        wanted = "gaussian:WIDTH, motion:LENGTH,ANGLE or a file"
+        raise ImageError(f"kernel {spec}: expected {wanted}, but there is no such file")
+    check_is_file(path)
+    suffix = path.suffix.lower()
+    if suffix not in (*SUFFIXES, ".npz", ".txt", ".csv"):
+        raise ImageError(
+            f"{path}: expected a kernel file ending in {', '.join(SUFFIXES)}, .npz, .txt or .csv, "
+            f"got {suffix or 'no ending'}"
+        )
+    if suffix in SUFFIXES and suffix not in NPY:
+        return read_image(path).pixels.mean(axis=-1)
+    try:
+        if suffix in NPY:
+            return decode_npy(path)
+        if suffix == ".npz":
+            return _member(path, name)
+        lines = path.read_text(encoding="utf-8-sig").replace(",", " ").splitlines()
+        return np.array([[float(number) for number in line.split()] for line in lines if line.strip()])
+    except ImageError:
+        raise
+    except Exception as error:  # damaged archives raise nearly anything
+        raise ImageError(f"{path}: expected a kernel, got: {reason(error)}") from error
+
+
+def _member(path: Path, name: str | None) -> np.ndarray:
+    with np.load(path, allow_pickle=False) as archive:
+        names = archive.files
+        if name is None and len(names) == 1:
+            name = names[0]
+        if name is None:
+            choice = f"choose with {path}:NAME from {', '.join(names)}"
+            raise ImageError(f"{path}: expected one array, got {len(names)}; {choice}")
+        if name not in names:
+            raise ImageError(f"{path}: expected an array named {name}, got {', '.join(names)}")
+        return archive[name]
