@@ -786,14 +786,10 @@ def train(
     from hvae_jax import training
 
     if leave is not None and decay_steps is not None:
-        # An interrupted decay goes on as it began, wherever the endless run is by now.
-        began = out / "config.json"
-        given = training.TrainConfig.from_file(config or leave / "config.json")
-        settings = (
-            training.TrainConfig.from_file(began)
-            if began.exists()
-            else given.decayed(training.last_step(leave), decay_steps)
-        )
+        # An interrupted decay goes on from where it left, wherever the endless run is by now.
+        begun = training.TrainConfig.from_file(out / "config.json") if (out / "config.json").exists() else None
+        start = training.last_step(leave) if begun is None else begun.steps - (begun.optimizer.decay_steps or 0)
+        settings = training.TrainConfig.from_file(config or leave / "config.json").decayed(start, decay_steps)
     else:
         settings = training.RUNS[preset or Run.CPU] if config is None else training.TrainConfig.from_file(config)
     if steps is not None:

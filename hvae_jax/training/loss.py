@@ -148,6 +148,7 @@ def loss_fn(
             pooled = average_pool(target, target.shape[1] // head.shape[1])
             error = gaussian.sum_per_image((head - pooled) ** 2)
             extra += config.auxiliary_weight * jnp.mean(error) / (2 * (2 * config.auxiliary_std) ** 2) / size
+
     reconstruction, kl = elbo_terms(target, decoder, result.kl, size)
     loss = reconstruction + jnp.sum(kl_weights(kl, step, config) * kl) + extra
     mean = model.to_image(decoder).mean
