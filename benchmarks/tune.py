@@ -32,7 +32,8 @@ from hvae_jax.files import write_atomically
 from hvae_jax.metrics import psnr
 from hvae_jax.operators import Blur, Denoising, Inpainting, Operator, SuperResolution
 from hvae_jax.prior import Prior
-from hvae_jax.restoration.pnp_hvae import RestoreConfig, config_from_rows
+from hvae_jax.restoration.recommended import config_from_rows
+from hvae_jax.restoration.settings import RestoreConfig
 
 Row: TypeAlias = dict[str, Any]
 """Of a table of settings in a `prior.json`: see `recommended_config`."""

@@ -18,8 +18,9 @@ import numpy as np
 
 from conversion import vdvae
 from conversion.mapping import assemble, expand
+from hvae_jax.encoding import reconstruct
 from hvae_jax.models.vdvae import PRESETS, VDVAE, VDVAEConfig
-from hvae_jax.prior import Prior, reconstruct
+from hvae_jax.prior import Prior
 
 TEMPERATURE = 0.8
 

@@ -1,5 +1,6 @@
 from . import images, metrics, operators, restoration
-from .prior import Encoding, Metadata, Prior, PriorError, encode, load_prior, reconstruct, sample
+from .encoding import Encoding, encode, reconstruct, sample
+from .prior import Metadata, Prior, PriorError, load_prior
 from .restoration import (
     Posterior,
     Restoration,

@@ -313,10 +313,13 @@ def restore(
         "temperature": tau,
         "decoder_std": _scaled("--decoder-std", decoder_std),
         "noise_level": _scaled("--noise-level", noise_level),
-        "tolerance": None if tolerance is None else tolerance / GREY_LEVELS,
+        "stop": None if tolerance is None else hj.restoration.Residual(tolerance / GREY_LEVELS),
         "max_iterations": iterations,
-        "data_step": data_step and data_step.value,
-        "cg_steps": cg_steps,
+        "data_step": None
+        if data_step is None
+        else hj.restoration.Exact()
+        if data_step is DataStep.EXACT
+        else hj.restoration.ConjugateGradient(cg_steps),
         "initial": initial and initial.value,
         "returns": returns and returns.value,
     }

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 
 from hvae_jax import operators
+from hvae_jax.encoding import encode
 from hvae_jax.metrics import psnr
 from hvae_jax.models.vdvae import VDVAE
-from hvae_jax.prior import Prior, encode
-from hvae_jax.restoration import RestoreConfig, Status, adam, restore_adam
+from hvae_jax.prior import Prior
+from hvae_jax.restoration import Plateau, Residual, RestoreConfig, Status, adam, restore_adam
 from tests.conftest import GOLDEN, official_prior, relative_error
 
 KERNEL = np.outer([1, 2, 1], [1, 2, 1]) / 16.0
-PLAIN = RestoreConfig(temperature=0.9, decoder_std=0.1, max_iterations=6, tolerance=0.0)
+PLAIN = RestoreConfig(temperature=0.9, decoder_std=0.1, max_iterations=6, stop=Residual(0.0))
 
 
 @pytest.mark.parametrize("family", ["vdvae", pytest.param("patch_vdvae", marks=pytest.mark.slow)])
@@ -32,7 +33,7 @@ def test_official_baseline(family):
         return tuple(np.stack([golden[f"{name}_{i:02d}"] for i in range(a, b)], axis=1) for a, b in first)
 
     operator = operators.Blur(golden["kernel"][::-1, ::-1])  # it correlates
-    config = RestoreConfig(temperature=0.8, decoder_std=10 / 255, max_iterations=5, tolerance=0.0, history=True)
+    config = RestoreConfig(temperature=0.8, decoder_std=10 / 255, max_iterations=5, stop=Residual(0.0), history=True)
     solve = partial(
         restore_adam, prior, golden["y"], operator, float(golden["noise_std"]), config, objective="official"
     )
@@ -54,7 +55,7 @@ VARIED = PLAIN.replace(
     temperature=np.array([[0.9], [0.5], [1.0]]),
     decoder_std=np.array([0.1, 0.02, 0.2]),
     max_iterations=20,
-    tolerance=9.5e-4,
+    stop=Residual(9.5e-4),
     history=True,
 )
 
@@ -141,11 +142,11 @@ def test_random_start(tiny_prior, noisy_images):
     ("change", "message"),
     [
         ({"objective": "map"}, r"objective must be one of \('paper', 'official'\) for restore_adam, got 'map'"),
-        ({"config": PLAIN.replace(stop="plateau")}, "stop must be one of .* got 'plateau'"),
+        ({"config": PLAIN.replace(stop=Plateau())}, "stop must be a Residual for restore_adam, got Plateau"),
         ({"config": PLAIN.replace(initial="image")}, "initial must be one of .* got 'image'"),
         ({"config": PLAIN.replace(initial="official")}, "give a key"),
         ({"config": PLAIN.replace(decoder_std=np.full((4, 1), 0.1))}, "got a schedule of 4"),
-        ({"config": PLAIN.replace(max_iterations=0)}, "max_iterations must be at least 1, got 0"),
+        ({"config": PLAIN.replace(max_iterations=0)}, "max_iterations must be a whole number from 1 to 1000000, got 0"),
         ({"learning_rate": 0.0}, "learning_rate must be positive and finite, got 0.0"),
         ({"latents": (np.zeros((3, 2, 2, 4, 3)),)}, r"latents must have the shapes \(\(3, 2, 2, 4, 3\), \(3, 2, 8, 16"),
         ({"reference": np.zeros((4, 4, 3))}, "reference must have the images' shape"),

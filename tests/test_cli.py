@@ -233,7 +233,7 @@ def test_settings_reach_the_solver(folder, tiny, run, monkeypatch):
     changed = config("--temperature", "0.9,0.5", "--noise-level", 7, "--data-step", "cg", "--cg-steps", 1)
     np.testing.assert_allclose(changed.temperature, np.linspace(0.9, 0.5, 4), rtol=1e-6)
     assert 255 * changed.noise_level == pytest.approx(7)
-    assert (changed.data_step, changed.cg_steps, changed.returns) == ("cg", 1, "mean")
+    assert (changed.data_step, changed.returns) == (hj.restoration.ConjugateGradient(1), "mean")
 
 
 def test_a_prior_of_one_size(folder, faces, tiny, run, monkeypatch):

@@ -126,7 +126,7 @@ def generating(prior, rng):
 
 CALLS = {
     **{f"restore-{make.__name__}": restoring(make) for make in OPERATORS},
-    "restore-cg": restoring(blur, data_step="cg", cg_steps=1),
+    "restore-cg": restoring(blur, data_step=hj.restoration.ConjugateGradient(1)),
     **{f"data_step-{make.__name__}": stepping(make) for make in OPERATORS},
     **{f"data_step-cg-{make.__name__}": stepping(make, method="cg") for make in OPERATORS},
     "data_step-cg-steps": stepping(blur, method="cg", cg_steps=2),

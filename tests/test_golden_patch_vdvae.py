@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hvae_jax.encoding import encode
 from hvae_jax.likelihood import GaussianDecoder
 from hvae_jax.models import hierarchy
 from hvae_jax.models.hierarchy import Pass
-from hvae_jax.prior import encode
 from tests.conftest import official_prior
 from tests.golden_arrays import (
     BARS,

@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hvae_jax.encoding import encode
 from hvae_jax.gaussian import kl_divergence
 from hvae_jax.likelihood import GaussianDecoder, LogisticMixtureDecoder
 from hvae_jax.models import hierarchy
 from hvae_jax.models.vdvae import FIVE_BIT_LEVELS, FIVE_BIT_SHIFT
-from hvae_jax.prior import Prior, encode
+from hvae_jax.prior import Prior
 from tests.conftest import official_prior
 from tests.golden_arrays import (
     BARS,

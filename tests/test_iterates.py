@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from hvae_jax import RestoreConfig, operators, restore
+from hvae_jax.encoding import encode
 from hvae_jax.models.patch_vdvae import PRESETS, PatchVDVAE
-from hvae_jax.prior import encode
 from hvae_jax.training import LossConfig, OptimizerConfig, TrainConfig, iterates
 from hvae_jax.training.state import grown, init_state, make_optimizer, train_step
 from tests.conftest import random_prior, tiny_config

@@ -66,7 +66,7 @@ def test_prior_is_a_pytree(tiny_prior, noisy_images):
 
 
 def test_no_recompilation(tiny_prior, noisy_images):
-    from hvae_jax.prior import _reconstruct
+    from hvae_jax.encoding import _reconstruct
 
     hj.reconstruct(tiny_prior, noisy_images, 0.9)
     before = _reconstruct._cache_size()

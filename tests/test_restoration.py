@@ -17,8 +17,18 @@ from hvae_jax.metrics import psnr
 from hvae_jax.models import hierarchy
 from hvae_jax.models.hierarchy import LatentBlock
 from hvae_jax.prior import Metadata, Prior
-from hvae_jax.restoration import RestoreConfig, Status, paper_config, recommended_config
+from hvae_jax.restoration import (
+    ConjugateGradient,
+    Exact,
+    Plateau,
+    Residual,
+    RestoreConfig,
+    Status,
+    paper_config,
+    recommended_config,
+)
 from hvae_jax.restoration import pnp_hvae as solver
+from hvae_jax.restoration.problem import Problem
 from hvae_jax.restoration.schedules import at_iteration, geometric, linear
 from tests.conftest import GOLDEN, official_prior, relative_error
 
@@ -35,15 +45,16 @@ def golden():
 @partial(jax.jit, static_argnames="steps")
 def iterate(prior, operator, y, noise_std, config, x0, mean0, steps):
     """The states after each number of steps in `steps`."""
-    problem = solver.Problem.of(prior, operator, y, noise_std, config.replace(noise_level=config.decoder_std))
+    problem = Problem(prior, operator, y, noise_std, config.replace(noise_level=config.decoder_std), x0, None)
+    data_step = problem.data_step()
 
     def until(state, limit):
         def unfinished(s):
-            return ~solver.terminate(problem, s) & (s.iteration < limit)
+            return jnp.any(s.active & (s.iteration < limit))
 
-        return jax.lax.while_loop(unfinished, partial(solver.step, problem), state)
+        return jax.lax.while_loop(unfinished, partial(solver.step, problem, data_step), state)
 
-    _, states = jax.lax.scan(lambda s, n: (until(s, n),) * 2, solver.init(problem, x0, mean0), jnp.asarray(steps))
+    _, states = jax.lax.scan(lambda s, n: (until(s, n),) * 2, solver.init(problem, x0, mean0, None), jnp.asarray(steps))
     return states
 
 
@@ -79,14 +90,14 @@ def test_official_iterates(golden, family, case):
     config = RestoreConfig(
         temperature=jnp.asarray(of("T"), jnp.float32)[None],
         decoder_std=jnp.full((1,), of("decoder_std"), jnp.float32),
-        stop="plateau",
-        tolerance=float(of("tol")),
-        patience=int(of("patience")),
-        beta_min=float(of("beta_min")),
-        beta_max=float(of("beta_max")),
-        beta_step=float(of("delta_beta")),
-        data_step="exact" if exact else "cg",
-        cg_steps=None if exact else 1,
+        stop=Plateau(
+            tolerance=float(of("tol")),
+            patience=int(of("patience")),
+            beta_min=float(of("beta_min")),
+            beta_max=float(of("beta_max")),
+            beta_step=float(of("delta_beta")),
+        ),
+        data_step=Exact() if exact else ConjugateGradient(steps=1),
         max_iterations=int(of("niter")) if case.endswith(("5", "20", "exactprox")) else 20,
         history=True,
     )
@@ -105,8 +116,8 @@ def test_official_iterates(golden, family, case):
         assert relative_error(states.x[i, :, 1::3, 2::3][0], of("X")[i]) <= 1e-3
         assert relative_error(states.mean[i, :, 1::3, 2::3][0], of("MU")[i]) <= 1e-3
     count = int(of("niter"))
-    assert int(states.iterations[-1, 0]) == count
-    assert float(states.beta[-1, 0]) <= config.beta_max  # what the last data step uses
+    assert int(states.iteration[-1, 0]) == count
+    assert float(states.own.beta[-1, 0]) <= config.stop.beta_max  # what the last data step uses
     stops_early = case in ("deblur_betaramp", "deblur_stop_residual")
     assert int(states.status[-1, 0]) == (Status.CONVERGED if stops_early else Status.ITERATION_LIMIT)
     np.testing.assert_allclose(states.history.beta[-1, 0, 1 : count + 1], of("beta")[1 : count + 1], rtol=1e-6)
@@ -183,7 +194,7 @@ def test_linear_gaussian_fixed_point(initial, temperature):
             temperature=temperature,
             decoder_std=gamma,
             max_iterations=500,
-            tolerance=1e-12,
+            stop=Residual(1e-12),
             initial=initial,
             history=True,
         )
@@ -208,15 +219,17 @@ def test_linear_gaussian_fixed_point(initial, temperature):
 # ---- batches, stopping, histories ------------------------------------------------------------------------------------
 
 KERNEL = np.outer([1, 2, 1], [1, 2, 1]) / 16.0
-PLAIN = RestoreConfig(temperature=0.9, decoder_std=0.1, max_iterations=12, tolerance=5e-4)
+PLAIN = RestoreConfig(temperature=0.9, decoder_std=0.1, max_iterations=12, stop=Residual(5e-4))
 
 
 @pytest.mark.parametrize(
     "config",
     [
         PLAIN,
-        PLAIN.replace(stop="plateau", patience=1, tolerance=0.9999, beta_min=0.5, beta_step=0.25, initial="image"),
-        PLAIN.replace(stop="plateau", patience=1, tolerance=1e-2, track="objective", data_step="cg", cg_steps=2),
+        PLAIN.replace(stop=Plateau(0.9999, 1, beta_min=0.5, beta_step=0.25), initial="image"),
+        PLAIN.replace(stop=Plateau(1e-2, 1, track="objective"), data_step=ConjugateGradient(2)),
+        PLAIN.replace(orientations="cycle"),
+        PLAIN.replace(orientations=2),
     ],
 )
 def test_a_batch_gives_what_its_images_give(tiny_prior, noisy_images, config):
@@ -235,7 +248,7 @@ def test_a_batch_gives_what_its_images_give(tiny_prior, noisy_images, config):
         assert int(single.iterations) == int(batch.iterations[i])
         assert int(single.status) == int(batch.status[i])
         np.testing.assert_allclose(single.history.residual, batch.history.residual[i], atol=1e-5)
-    if config.stop == "residual":
+    if isinstance(config.stop, Residual):
         assert len(set(np.asarray(batch.iterations).tolist())) > 1, "the images should stop at different times"
     # A stopped image does not change, and its history ends.
     for i, count in enumerate(np.asarray(batch.iterations)):
@@ -288,7 +301,7 @@ def test_inside_jit_vmap_and_jvp(tiny_prior, noisy_images):
     mapped = jax.jit(jax.vmap(run))(kernels, y, sigmas)
     for i in range(3):
         np.testing.assert_allclose(mapped[i], run(kernels[i], y[i], sigmas[i]), atol=1e-5)
-    fixed = PLAIN.replace(tolerance=0.0, max_iterations=2)
+    fixed = PLAIN.replace(stop=Residual(0.0), max_iterations=2)
     restored = partial(hj.restore, tiny_prior, operator=operators.Denoising(), noise_std=0.1, config=fixed)
     direction = jnp.ones_like(y[0])
     _, tangent = jax.jvp(lambda y: restored(y=y).x, (y[0],), (direction,))
@@ -341,7 +354,12 @@ def test_annealing_of_a_conditional_prior(conditional_prior, noisy_images):
     """Each iteration uses its own γ and s: two iterations equal two restorations of one iteration."""
     levels = np.array([[0.2], [0.05]])
     config = RestoreConfig(
-        temperature=1.0, decoder_std=2 * levels, noise_level=levels, max_iterations=2, tolerance=0.0, initial="image"
+        temperature=1.0,
+        decoder_std=2 * levels,
+        noise_level=levels,
+        max_iterations=2,
+        stop=Residual(0.0),
+        initial="image",
     )
     operator = operators.Blur(KERNEL)
     out = hj.restore(conditional_prior, noisy_images, operator, 0.1, config)
@@ -351,6 +369,46 @@ def test_annealing_of_a_conditional_prior(conditional_prior, noisy_images):
         mean = hj.reconstruct(conditional_prior, x, 1.0, noise_level=s)
     np.testing.assert_allclose(out.mean, mean, atol=1e-5)
     np.testing.assert_allclose(out.x, operator.data_step(mean, noisy_images, (0.1 / 0.1) ** 2), atol=1e-5)
+
+
+@pytest.mark.parametrize("width", [8, 16])
+def test_orientations(conditional_prior, noisy_images, width):
+    """An evaluation in another orientation in each iteration, or the mean over several, done by hand."""
+    y = noisy_images[:, :, :width]
+    config = RestoreConfig(1.0, 0.2, max_iterations=3, stop=Residual(0.0), initial="image")
+    operator = operators.Denoising()
+    square = width == 8
+    symmetries = [lambda x: x, lambda x: x[:, ::-1], lambda x: x[:, :, ::-1], lambda x: x[:, ::-1, ::-1]]
+    back = symmetries
+    order = [0, 3, 1, 2]
+    if square:
+        symmetries = symmetries + [lambda x, s=s: np.swapaxes(s(x), 1, 2) for s in symmetries]
+        back = back + [lambda x, s=s: s(np.swapaxes(x, 1, 2)) for s in back]
+        order = [0, 7, 1, 6, 2, 5, 3, 4]
+
+    def evaluate(x, turns):
+        means = [
+            back[i](np.asarray(hj.reconstruct(conditional_prior, symmetries[i](np.asarray(x)), 1.0, noise_level=0.2)))
+            for i in (order[turn % len(order)] for turn in turns)
+        ]
+        return np.mean(means, axis=0)
+
+    for orientations, count in (("cycle", 1), (2, 2)):
+        out = hj.restore(conditional_prior, y, operator, 0.1, config.replace(orientations=orientations))
+        mean = y
+        for k in range(3):
+            mean = evaluate(operator.data_step(mean, y, 0.25), range(k * count, k * count + count))
+        np.testing.assert_allclose(out.mean, mean, atol=1e-5)
+    fixed = hj.restore(conditional_prior, y, operator, 0.1, config)
+    assert np.abs(out.mean - fixed.mean).max() > 1e-3
+
+
+def test_end_of_a_schedule_and_of_patience(tiny_prior, noisy_images):
+    """Without a tolerance to meet, all iterations are the regular end; with one they are a limit."""
+    run = partial(hj.restore, tiny_prior, noisy_images, operators.Denoising(), 0.1)
+    assert run(PLAIN.replace(stop=Residual(0.0), max_iterations=2)).status.tolist() == [Status.COMPLETED] * 3
+    assert run(PLAIN.replace(stop=Residual(1e-9), max_iterations=2)).status.tolist() == [Status.ITERATION_LIMIT] * 3
+    assert run(PLAIN.replace(stop=Residual(0.5), max_iterations=2)).status.tolist() == [Status.CONVERGED] * 3
 
 
 def test_schedules():
@@ -390,7 +448,7 @@ def test_recommended_settings(tiny_prior):
         larger = recommended_config(prior, 5.0 / 255, operators.SuperResolution(KERNEL, factor))
         assert larger.decoder_std * 255 == pytest.approx(expected)
     nothing = dataclasses.replace(tiny_prior, metadata=Metadata.of(settings={"Blur": settings["Inpainting"]}))
-    with pytest.raises(ValueError, match=r"settings for \['Blur'\], got Denoising"):
+    with pytest.raises(ValueError, match=r"settings for \['deblur'\], got denoise"):
         recommended_config(nothing, 0.1, operators.Denoising())
     with pytest.raises(ValueError, match="recommends no settings"):
         recommended_config(tiny_prior, 0.1, operators.Denoising())
@@ -432,8 +490,8 @@ def test_changes_of_recommended_settings(tiny_prior):
 def test_paper_settings():
     for name in hj.restoration.EXPERIMENTS:
         config = paper_config(name)
-        assert config.stop == "plateau"
-        assert config.beta_min == config.beta_max == 1
+        assert config.stop == Plateau(config.stop.tolerance, config.stop.patience)
+        assert config.orientations == "fixed"
     assert np.isclose(paper_config("bsd-deblurring-7.65").decoder_std, 10 / 255)
     assert paper_config("bsd-deblurring-12.75").temperature == 0.6
     assert len(paper_config("face-deblurring").temperature) == 66
@@ -447,7 +505,7 @@ def test_paper_settings():
         ({"noise_std": -1.0}, "noise_std must not be negative, got -1.0"),
         ({"noise_std": 7.65}, "divide grey levels by 255"),
         ({"config": PLAIN.replace(returns=("x", "mean"))}, "for each of 3 images, got 2"),
-        ({"config": PLAIN.replace(patience=-1)}, "patience >= 0"),
+        ({"config": PLAIN.replace(stop=Plateau(patience=-1))}, "patience >= 0"),
         ({"noise_std": np.ones(2)}, r"one per image \(3,\), got shape \(2,\)"),
         ({"y": np.zeros((9, 16, 3), np.float32)}, "multiples of 4"),
         ({"start": np.zeros((8, 12, 3), np.float32)}, r"start must have the images' shape \(3, 8, 16, 3\)"),
@@ -455,11 +513,11 @@ def test_paper_settings():
         ({"config": PLAIN.replace(temperature=1.5)}, "at most 1/sqrt"),
         ({"config": PLAIN.replace(decoder_std=0.0)}, "decoder_std must be positive, got 0.0"),
         ({"config": PLAIN.replace(decoder_std=np.ones((2, 2)))}, r"\(K, 3\), got shape \(2, 2\)"),
-        ({"config": PLAIN.replace(max_iterations=0)}, "max_iterations must be at least 1, got 0"),
-        ({"config": PLAIN.replace(tolerance=-1.0)}, "tolerance must not be negative"),
-        ({"config": PLAIN.replace(beta_min=0.0)}, "0 < beta_min <= beta_max"),
-        ({"config": PLAIN.replace(stop="never")}, "stop must be one of .*'never'"),
-        ({"config": PLAIN.replace(data_step="adam")}, "data_step must be one of"),
+        ({"config": PLAIN.replace(max_iterations=0)}, "max_iterations must be a whole number from 1 to 1000000, got 0"),
+        ({"config": PLAIN.replace(stop=Residual(-1.0))}, "tolerance must not be negative"),
+        ({"config": PLAIN.replace(stop=Plateau(beta_min=0.0))}, "0 < beta_min <= beta_max"),
+        ({"config": PLAIN.replace(stop="never")}, "stop must be Residual or Plateau, got 'never'"),
+        ({"config": PLAIN.replace(data_step="cg")}, "data_step must be Exact or ConjugateGradient, got 'cg'"),
         ({"config": None}, "recommends no settings"),
     ],
 )

@@ -18,6 +18,7 @@ from benchmarks.methods import Method, Unavailable
 from benchmarks.problems import TASKS, Images, Problem
 from hvae_jax.operators import Inpainting, Operator, SuperResolution
 from hvae_jax.prior import Prior
+from hvae_jax.restoration import Residual
 from hvae_jax.restoration.adam import restore_adam
 
 LEARNING_RATES = (0.01, 0.001)
@@ -127,7 +128,7 @@ def adam(options: Options, learning_rate: float, faces: bool = False) -> Method:
 
     def restore(y: ArrayLike, A: Operator, noise_std: float) -> jax.Array:
         paper = hj.paper_config(paper_experiment(A, noise_std, faces), options.prior.levels)
-        chosen = paper.replace(stop="residual", tolerance=0.0, max_iterations=ADAM_ITERATIONS, returns="x")
+        chosen = paper.replace(stop=Residual(0.0), max_iterations=ADAM_ITERATIONS, returns="x")
         return restore_adam(options.prior, y, A, noise_std, chosen, learning_rate=learning_rate).image
 
     return restore

@@ -7,7 +7,7 @@ import numpy as np
 import hvae_jax as hj
 from benchmarks import problems
 from benchmarks.experiments.common import LEARNING_RATES, Options
-from hvae_jax.restoration import Restoration, RestoreConfig
+from hvae_jax.restoration import Residual, Restoration, RestoreConfig
 from hvae_jax.restoration.adam import restore_adam
 
 TITLE, PAPER = "Convergence", "Figure 2"
@@ -26,7 +26,7 @@ def run(options: Options) -> None:
     )
     y, clean = case.observed[0], case.clean[0]
     config = RestoreConfig(
-        temperature=TEMPERATURE, decoder_std=10 / 255, max_iterations=ITERATIONS, tolerance=0.0, history=True
+        temperature=TEMPERATURE, decoder_std=10 / 255, max_iterations=ITERATIONS, stop=Residual(0.0), history=True
     )
     arguments = (options.prior, y, case.operator, case.noise_std, config)
     solvers: dict[str, Callable[[], Restoration]] = {"pnp-hvae": lambda: hj.restore(*arguments, reference=clean)}

@@ -37,6 +37,9 @@ class Operator(abc.ABC):
     a closed form, and `initial` where a better start is known.
     """
 
+    task: ClassVar[str] = "other"
+    """What a prior's tables of settings call it."""
+
     _arrays: ClassVar[tuple[str, ...]] = ()
     _static: ClassVar[tuple[str, ...]] = ()
 

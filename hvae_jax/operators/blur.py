@@ -28,6 +28,8 @@ class Blur(Operator, arrays=("kernel",)):
             is not finite, or is to be normalized and its sum is not positive.
     """
 
+    task = "deblur"
+
     kernel: Float[Array, "*batch kernel_height kernel_width"]
 
     def __init__(self, kernel: Float[ArrayLike, "*batch kernel_height kernel_width"], normalize: bool = True) -> None:

@@ -25,6 +25,8 @@ class Inpainting(Operator, arrays=("mask",)):
         ValueError: if the mask has another rank or (where its values are known) other values than 0 and 1.
     """
 
+    task = "inpaint"
+
     mask: Bool[Array, "*batch height width mask_channels"]
 
     def __init__(self, mask: Shaped[ArrayLike, "..."]) -> None:
@@ -82,6 +84,8 @@ class Inpainting(Operator, arrays=("mask",)):
 
 class Denoising(Operator):
     """The identity, A x = x."""
+
+    task = "denoise"
 
     def image_shape(self, observation_shape: Shape) -> Shape:
         """Shape of the images, that of their observations; see `Operator.image_shape`."""

@@ -37,6 +37,8 @@ class SuperResolution(Operator, arrays=("kernel",), static=("factor",)):
         ValueError: if the factor is not a whole number of at least 1, or for the kernel as in `Blur`.
     """
 
+    task = "sr"
+
     kernel: Float[Array, "*batch kernel_height kernel_width"]
     factor: int
 

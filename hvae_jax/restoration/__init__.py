@@ -1,23 +1,21 @@
 """Restoration with a hierarchical VAE prior: Algorithm 2, and its sampling counterpart."""
 
 from hvae_jax.restoration.adam import restore_adam
-from hvae_jax.restoration.pnp_hvae import (
-    EXPERIMENTS,
-    History,
-    Restoration,
-    RestoreConfig,
-    Status,
-    paper_config,
-    recommended_config,
-    restore,
-)
+from hvae_jax.restoration.pnp_hvae import restore
 from hvae_jax.restoration.posterior import Posterior, sample_posterior, sampling_config
+from hvae_jax.restoration.recommended import EXPERIMENTS, paper_config, recommended_config
+from hvae_jax.restoration.result import History, Restoration, Status
 from hvae_jax.restoration.schedules import geometric, linear
+from hvae_jax.restoration.settings import ConjugateGradient, Exact, Plateau, Residual, RestoreConfig
 
 __all__ = [
     "EXPERIMENTS",
+    "ConjugateGradient",
+    "Exact",
     "History",
+    "Plateau",
     "Posterior",
+    "Residual",
     "Restoration",
     "RestoreConfig",
     "Status",

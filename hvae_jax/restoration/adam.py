@@ -17,35 +17,36 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from hvae_jax import gaussian
-from hvae_jax.gaussian import Gaussian, per_image
+from hvae_jax.encoding import run_pass
+from hvae_jax.gaussian import Gaussian
 from hvae_jax.models import hierarchy
 from hvae_jax.models.hierarchy import Pass
 from hvae_jax.models.vdvae import VDVAEConfig
 from hvae_jax.operators import Operator
-from hvae_jax.prior import Prior, run_pass
-from hvae_jax.restoration import pnp_hvae
-from hvae_jax.restoration.pnp_hvae import History, Problem, Restoration, RestoreConfig, Status, all_finite, prepare
+from hvae_jax.prior import Prior
+from hvae_jax.restoration import iteration
+from hvae_jax.restoration.iteration import State
+from hvae_jax.restoration.problem import Problem, Terms, pose
+from hvae_jax.restoration.result import Restoration, choose
+from hvae_jax.restoration.settings import Residual, RestoreConfig
 
 Latents = tuple[Float[Array, "B n h w c"], ...]
 Objective = Literal["paper", "official"]
 
 
-class State(NamedTuple):
-    """The state of the baseline.
+class Descent(NamedTuple):
+    """What Adam carries beside the `iteration.State`; batch first throughout.
 
     Attributes:
-        solver: what it has in common with Algorithm 2: x_k, the decoded mean μ_θ(z_k), who goes on, the history.
         latents: z_k, as in `Encoding`.
         gradient: of J1/d with respect to x_k and z_k.
-        optimizer: Adam's moments.
+        optimizer: optax's state of each image.
     """
 
-    solver: pnp_hvae.State
     latents: Latents
     gradient: tuple[Array, Latents]
     optimizer: Any
@@ -84,8 +85,8 @@ def restore_adam(
         operator: A.
         noise_std: σ in the images' unit, a number or one per image (B,). Values below 0.1/255 act as that.
         config: settings as for `restore`, of which temperature, decoder_std (no schedule: J1 has one γ), noise_level
-            (of the encoded x_0), max_iterations, tolerance, returns and history are used. `initial` says what z_0 is:
-            "encode", E_τ(x_0), or "official", an untempered draw from q(z|x_0), which needs a key.
+            (of the encoded x_0), max_iterations, stop (a `Residual`), returns and history are used. `initial` says
+            what z_0 is: "encode", E_τ(x_0), or "official", an untempered draw from q(z|x_0), which needs a key.
         learning_rate: of Adam, for x (in the images' unit) and z alike, positive; the paper has 0.01 and 0.001.
         objective: "paper", eq. 15, or "official".
         start: x_0; by default `operator.initial(y)`.
@@ -100,7 +101,7 @@ def restore_adam(
         ValueError: a shape, a type or a setting does not fit.
 
     Example:
-        >>> config = RestoreConfig(temperature=0.8, max_iterations=500, tolerance=0.0, history=True)
+        >>> config = RestoreConfig(temperature=0.8, max_iterations=500, stop=Residual(0.0), history=True)
         >>> out = restore_adam(prior, y, operators.Blur(kernel), 7.65 / 255, config, learning_rate=0.001)
         >>> out.history.objective.shape
         (501,)
@@ -110,67 +111,39 @@ def restore_adam(
     """
     for name, value, choices in (
         ("objective", objective, ("paper", "official")),
-        ("stop", config.stop, ("residual",)),
         ("initial", config.initial, ("encode", "official")),
+        ("orientations", config.orientations, ("fixed",)),
     ):
         if value not in choices:
             raise ValueError(f"{name} must be one of {choices} for restore_adam, got {value!r}")
+    if not isinstance(config.stop, Residual):
+        raise ValueError(f"stop must be a Residual for restore_adam, got {config.stop!r}")
     if not isinstance(learning_rate, jax.core.Tracer) and not 0 < np.asarray(learning_rate) < np.inf:
         raise ValueError(f"learning_rate must be positive and finite, got {learning_rate}")
-    given = prepare(prior, y, operator, noise_std, config, start, key)
-    shape, dtype = given.shape, given.y.dtype
-    if jnp.ndim(given.config.decoder_std) != 1:
+    problem, single = pose(prior, y, operator, noise_std, config, start, key, reference)
+    shape, dtype = operator.image_shape(problem.y.shape), problem.y.dtype
+    if jnp.ndim(problem.config.decoder_std) != 1:
         raise ValueError(
             f"decoder_std must be a number or one per image ({shape[0]},) for restore_adam, as J1 does not change "
-            f"over the iterations, got a schedule of {jnp.shape(given.config.decoder_std)[0]}"
+            f"over the iterations, got a schedule of {jnp.shape(problem.config.decoder_std)[0]}"
         )
-    if reference is not None:
-        reference = pnp_hvae.like_images(reference, shape, "reference", dtype)
     if latents is not None:
-        latents = _check_latents(prior, latents, shape, dtype, given.single)
-    # `returns` is taken out: it needs no program of its own.
-    static = given.config.replace(returns="x")
-    rate = jnp.asarray(learning_rate, dtype)
-    out = _restore_adam(
-        prior.network, operator, given.y, given.noise_std, static, given.start, latents, rate, key, reference, objective
-    )
-    out = out._replace(image=pnp_hvae.choose(out, config.returns))
-    return jax.tree.map(lambda leaf: leaf[0], out) if given.single else out
+        latents = _check_latents(prior, latents, shape, dtype, single)
+    out = _restore_adam(problem, latents, jnp.asarray(learning_rate, dtype), key, objective)
+    out = out._replace(image=choose(out, config.returns))
+    return jax.tree.map(lambda leaf: leaf[0], out) if single else out
 
 
 @partial(jax.jit, static_argnames="objective")
 def _restore_adam(
-    prior: Prior,
-    operator: Operator,
-    y: Array,
-    noise_std: Array,
-    config: RestoreConfig,
-    start: Array | None,
-    latents: Latents | None,
-    learning_rate: Array,
-    key: Array | None,
-    reference: Array | None,
-    objective: Objective,
+    problem: Problem, latents: Latents | None, learning_rate: Array, key: Array | None, objective: Objective
 ) -> Restoration:
-    x = operator.initial(y) if start is None else start
-    problem = Problem.of(prior, operator, y, noise_std, config, reference)
+    x, optimizer = problem.x0, optax.adam(learning_rate)
     if latents is None:
         latents = first_latents(problem, x, key)
-    optimizer = optax.adam(learning_rate)
-    state = lax.while_loop(
-        lambda s: ~pnp_hvae.terminate(problem, s.solver),
-        partial(step, problem, objective, optimizer),
-        init(problem, objective, optimizer, x, latents),
-    ).solver
-    return Restoration(
-        image=state.x,
-        x=state.x,
-        mean=state.mean,
-        iterations=state.iterations,
-        residual=state.residual,
-        status=state.status,
-        history=state.history,
-    )
+    state = init(problem, objective, optimizer, x, latents)
+    state = iteration.run(partial(step, problem, objective, optimizer), state)
+    return iteration.restoration(state, state.x)
 
 
 def init(
@@ -193,13 +166,12 @@ def init(
         The state.
     """
     mean, terms, gradient = evaluate(problem, objective, x, latents)
-    solver = pnp_hvae.init(problem, x, mean)
-    solver = solver._replace(history=_record(problem, solver, 0, x, mean, solver.residual, terms))
-    return State(solver, latents, gradient, optimizer.init((x, latents)))
+    own = Descent(latents, gradient, jax.vmap(optimizer.init)((x, latents)))
+    return iteration.init(problem, x, mean, own, terms, jnp.ones(x.shape[:1], x.dtype))
 
 
 def step(problem: Problem, objective: Objective, optimizer: optax.GradientTransformation, state: State) -> State:
-    """One step of Adam; images that ended stay as they are.
+    """One step of Adam.
 
     Args:
         problem: the problem.
@@ -210,41 +182,25 @@ def step(problem: Problem, objective: Objective, optimizer: optax.GradientTransf
     Returns:
         The next state.
     """
-    old = state.solver
-    updates, moments = optimizer.update(state.gradient, state.optimizer)
-    x, latents = optax.apply_updates((old.x, state.latents), updates)
+    own = state.own
+    updates, moments = jax.vmap(optimizer.update)(own.gradient, own.optimizer)
+    x, latents = optax.apply_updates((state.x, own.latents), updates)
     mean, terms, gradient = evaluate(problem, objective, x, latents)
-    residual = jnp.sqrt(jnp.mean((x - old.x) ** 2, axis=(1, 2, 3)))
-    finite = all_finite(x) & all_finite(mean)
-    advance = old.active & finite
-    stopped = residual < problem.config.tolerance
-    status = jnp.where(advance & stopped, Status.CONVERGED, old.status)
-    status = jnp.where(old.active & ~finite, Status.NOT_FINITE, status)
-
-    def keep(new: Array, before: Array) -> Array:
-        return jnp.where(per_image(advance, new).astype(bool), new, before)
-
-    solver = old._replace(
-        iteration=old.iteration + 1,
-        x=keep(x, old.x),
-        mean=keep(mean, old.mean),
-        residual=keep(residual, old.residual),
-        active=advance & ~stopped,
-        iterations=old.iterations + advance,
-        status=status.astype(jnp.int32),
-        history=_record(problem, old, old.iteration + 1, x, mean, residual, terms),
-    )
-    return State(solver, jax.tree.map(keep, latents, state.latents), gradient, moments)
+    residual = iteration.change(x, state.x)
+    following = Descent(latents, gradient, moments)
+    beta = jnp.ones(x.shape[:1], x.dtype)
+    stopped = residual < problem.config.stop.tolerance
+    return iteration.advance(problem, state, x, mean, residual, following, stopped, terms, beta)
 
 
 def evaluate(
     problem: Problem, objective: Objective, x: Float[Array, "B H W C"], latents: Latents
-) -> tuple[Float[Array, "B H W C"], pnp_hvae.Terms, tuple[Array, Latents]]:
+) -> tuple[Float[Array, "B H W C"], Terms, tuple[Array, Latents]]:
     """μ_θ(z), the terms of J1 (eq. 15) for each image, and the gradient of J1/d with respect to x and z."""
 
-    def total(x: Array, latents: Latents) -> tuple[Array, tuple[Array, pnp_hvae.Terms]]:
+    def total(x: Array, latents: Latents) -> tuple[Array, tuple[Array, Terms]]:
         mean, latent_term = decode(problem, objective, latents, x.shape[:3])
-        terms = pnp_hvae.objective_terms(problem, x, mean, latent_term, problem.decoder_std)
+        terms = problem.terms(x, mean, latent_term, jnp.asarray(problem.config.decoder_std))
         if objective == "official":
             terms = terms._replace(data=terms.data * (x[0].size / problem.y[0].size))
         return jnp.sum(terms.data + terms.latent + terms.decoder) / x[0].size, (mean, terms)
@@ -257,7 +213,7 @@ def decode(
     problem: Problem, objective: Objective, latents: Latents, shape: tuple[int, ...]
 ) -> tuple[Float[Array, "B H W C"], Float[Array, " B"]]:
     """μ_θ(z) for images of the shape (B, H, W), and the latents' term of J1; one top-down pass."""
-    prior, tau = problem.prior, problem.temperature
+    prior, tau = problem.prior, jnp.asarray(problem.config.temperature)
     collect = frozenset({"log_prior" if objective == "paper" else "prior"})
     settings = Pass(hierarchy.given, tau, jnp.ones((1,), tau.dtype), latents=latents, collect=collect)
     apply: Any = partial(prior.model.apply, {"params": prior.params})
@@ -280,26 +236,9 @@ def first_latents(problem: Problem, x: Float[Array, "B H W C"], key: Array | Non
     if problem.config.initial == "official":
         assert key is not None
         rule, noise = hierarchy.posterior_sample, jax.random.split(key, (x.shape[0], problem.prior.levels))
-    settings = Pass(rule, problem.temperature, jnp.ones((1,), x.dtype), noise=noise, collect=frozenset({"latent"}))
-    return run_pass(problem.prior, x, settings, problem.first_noise_level)[1].latents
-
-
-def _record(
-    problem: Problem,
-    state: pnp_hvae.State,
-    row: ArrayLike,
-    x: Array,
-    mean: Array,
-    residual: Array,
-    terms: pnp_hvae.Terms,
-) -> History | None:
-    """The history with a row of the images that go on."""
-    if state.history is None:
-        return None
-    values = History(residual, *terms, state.beta, *pnp_hvae.psnrs(problem, x, mean))
-    return jax.tree.map(
-        lambda log, value: log.at[:, row].set(jnp.where(state.active, value, jnp.nan)), state.history, values
-    )
+    temperature = jnp.asarray(problem.config.temperature)
+    settings = Pass(rule, temperature, jnp.ones((1,), x.dtype), noise=noise, collect=frozenset({"latent"}))
+    return run_pass(problem.prior, x, settings, problem.noise_level(0))[1].latents
 
 
 def _check_latents(

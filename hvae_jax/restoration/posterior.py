@@ -27,13 +27,17 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key
 
 from hvae_jax import gaussian
+from hvae_jax.encoding import run_pass
 from hvae_jax.gaussian import Gaussian, per_image
 from hvae_jax.models import hierarchy
 from hvae_jax.models.hierarchy import Pass
 from hvae_jax.operators import Operator
-from hvae_jax.prior import Prior, run_pass
-from hvae_jax.restoration.pnp_hvae import RestoreConfig, Status, all_finite, prepare, recommended_config
-from hvae_jax.restoration.schedules import at_iteration
+from hvae_jax.prior import Prior
+from hvae_jax.restoration.iteration import all_finite
+from hvae_jax.restoration.problem import Problem, pose
+from hvae_jax.restoration.recommended import recommended_config
+from hvae_jax.restoration.result import Status
+from hvae_jax.restoration.settings import RestoreConfig
 
 
 class Posterior(NamedTuple):
@@ -43,7 +47,7 @@ class Posterior(NamedTuple):
         samples: x at the end of each chain, not clipped, shape (chains, *B, H, W, C).
         mean: mean over the chains and their counted sweeps.
         std: standard deviation over them, of each pixel, in the images' unit.
-        status: a `Status` for each image: NOT_FINITE, or ITERATION_LIMIT, the regular end.
+        status: a `Status` for each image: NOT_FINITE, or COMPLETED, the regular end.
     """
 
     samples: Float[Array, "chains *B H W C"]
@@ -92,9 +96,9 @@ def sample_posterior(
         operator: A.
         noise_std: σ in the images' unit, a number or one per image (B,). Values below 0.1/255 act as that.
         key: a key of `jax.random` (`jax.random.key`).
-        config: settings as for `restore`, of which temperature, decoder_std, noise_level, beta_max and the data step's
+        config: settings as for `restore`, of which temperature, decoder_std, noise_level, the last β and data_step
             are used; by default the `sampling_config` of those that the prior recommends. The draws are exact with
-            `data_step="exact"` only. A schedule is gone through once, before the burn-in, and its last row stays.
+            `Exact()` data steps only. A schedule is gone through once, before the burn-in, and its last row stays.
         chains: number of independent chains, which run at once.
         sweeps: number of sweeps of each chain that are counted, at least 2 together with the chains.
         burn_in: number of sweeps before those (and after the schedule, if there is one).
@@ -124,52 +128,33 @@ def sample_posterior(
         raise ValueError(f"burn_in must not be negative, got {burn_in}")
     if config is None:
         config = sampling_config(recommended_config(prior, noise_std, operator))
-    given = prepare(prior, y, operator, noise_std, config, start, key)
-    image_keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(given.shape[0]))
+    problem, single = pose(prior, y, operator, noise_std, config, start, key)
+    image_keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(problem.y)))
     keys = jax.vmap(lambda chain: jax.vmap(lambda k: jax.random.fold_in(k, chain))(image_keys))(jnp.arange(chains))
-    static = given.config.replace(returns="x")  # it needs no program of its own
-    out = _sample_posterior(
-        prior.network, operator, given.y, given.noise_std, static, given.start, keys, burn_in, sweeps
-    )
-    return Posterior(out.samples[:, 0], *(leaf[0] for leaf in out[1:])) if given.single else out
+    out = _sample_posterior(problem, keys, burn_in, sweeps)
+    return Posterior(out.samples[:, 0], *(leaf[0] for leaf in out[1:])) if single else out
 
 
 @jax.jit
-def _sample_posterior(
-    prior: Prior,
-    operator: Operator,
-    y: Array,
-    noise_std: Array,
-    config: RestoreConfig,
-    start: Array | None,
-    keys: Key[Array, "chains B"],
-    burn_in: int,
-    sweeps: int,
-) -> Posterior:
-    x = operator.initial(y) if start is None else start
-    levels, beta = prior.levels, config.beta_max
-    decoder_std, noise_level, temperature = map(
-        jnp.asarray, (config.decoder_std, config.noise_level, config.temperature)
-    )
-    schedule = max(rows.shape[0] - 1 if rows.ndim == 2 else 0 for rows in (decoder_std, noise_level))
+def _sample_posterior(problem: Problem, keys: Key[Array, "chains B"], burn_in: int, sweeps: int) -> Posterior:
+    prior, operator, y, noise_std, config, *_ = problem
+    x, levels, beta = problem.x0, prior.levels, config.stop.betas[1]
+    rows = (jnp.asarray(config.decoder_std), jnp.asarray(config.noise_level))
+    schedule = max(len(values) - 1 if values.ndim == 2 else 0 for values in rows)
     first = schedule + burn_in
 
     def sweep(x: Array, keys: Array, k: Array) -> Array:
-        gamma, level = at_iteration(decoder_std, k), at_iteration(noise_level, k)
+        gamma, level = problem.decoder_std(k), problem.noise_level(k)
         keys = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, k), levels + 2))(keys)
-        latents = Pass(hierarchy.tempered_sample, temperature, jnp.full((1,), beta, x.dtype), noise=keys[:, 2:])
+        latents = Pass(
+            hierarchy.tempered_sample, jnp.asarray(config.temperature), jnp.full((1,), beta, x.dtype), noise=keys[:, 2:]
+        )
         mean = run_pass(prior, x, latents, level)[0].mean
         disturbed_mean = gaussian.sample(Gaussian(mean, per_image(gamma * beta**-0.5, mean)), keys[:, 0])
         disturbed_y = gaussian.sample(Gaussian(y, per_image(noise_std, y)), keys[:, 1])
         # What depends on the operator only, the compiler takes out of the loop.
-        return operator.data_step(
-            disturbed_mean,
-            disturbed_y,
-            beta * (noise_std / gamma) ** 2,
-            config.data_step,
-            config.cg_steps,
-            config.cg_tolerance,
-        )
+        solve = operator.data_step_for(disturbed_y, **config.data_step.arguments)
+        return solve(disturbed_mean, problem.ratio(beta, gamma))
 
     def step(k: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         x, mean, squares = state
@@ -185,5 +170,5 @@ def _sample_posterior(
     samples, mean, squares = lax.fori_loop(0, first + sweeps, step, state)
     std = jnp.sqrt(squares / (len(keys) * sweeps - 1))
     finite = all_finite(std) & all_finite(mean) & jax.vmap(all_finite)(samples).all(axis=0)
-    status = jnp.where(finite, Status.ITERATION_LIMIT, Status.NOT_FINITE).astype(jnp.int32)
+    status = jnp.where(finite, Status.COMPLETED, Status.NOT_FINITE).astype(jnp.int32)
     return Posterior(samples, mean, std, status)

@@ -38,6 +38,12 @@ def geometric(start: ArrayLike, stop: ArrayLike, iterations: int) -> Float[Array
     return jnp.geomspace(start, stop, iterations)
 
 
-def at_iteration(value: Float[Array, "*K_B"], iteration: Array) -> Float[Array, " B"]:
-    """The value of an iteration: constants (B,) stay, of a schedule (K, B) the row, the last one beyond its end."""
-    return value[jnp.minimum(iteration, value.shape[0] - 1)] if value.ndim == 2 else value
+def at_iteration(value: Float[Array, "*K_B"], iteration: ArrayLike) -> Float[Array, " B"]:
+    """The value of an iteration, or of each image's own (B,): constants (B,) stay, of a schedule (K, B) the row.
+
+    Beyond its end the last row stays.
+    """
+    if value.ndim < 2:
+        return value
+    rows = jnp.broadcast_to(jnp.minimum(iteration, value.shape[0] - 1), value.shape[1:])
+    return jnp.take_along_axis(value, rows[None], axis=0)[0]
