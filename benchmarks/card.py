@@ -49,13 +49,13 @@ from benchmarks.experiment import (
 from benchmarks.methods import admm_tv, tuned
 from benchmarks.pictures import sheet
 from benchmarks.problems import Images, Problem
-from hvae_jax.cli import LEAST_ESTIMATE
 from hvae_jax.files import write_atomically
 from hvae_jax.images import estimate_noise_std, read_image
 from hvae_jax.metrics import psnr
 from hvae_jax.models import hierarchy
 from hvae_jax.models.hierarchy import Pass
 from hvae_jax.operators import Blur, Denoising, Inpainting, SuperResolution
+from hvae_jax.photographs import LEAST_ESTIMATE
 from hvae_jax.prior import Prior
 from hvae_jax.training.config import TrainConfig
 from hvae_jax.training.loss import elbo_terms

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from hvae_jax.cli import run
+from hvae_jax.cli.shared import run
 
 if TYPE_CHECKING:  # imported where it is used, so that `--help` does not wait for JAX
     from conversion.convert import Checkpoint
@@ -150,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: those after the program's name; `sys.argv`'s by default.
 
     Returns:
-        The exit code, as `hvae_jax.cli.run` has it.
+        The exit code, as `hvae_jax.cli.shared.run` has it.
     """
     return run(app, "hvae-jax-convert", arguments)
 

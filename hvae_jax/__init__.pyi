@@ -1,5 +1,6 @@
 from . import images, metrics, operators, restoration
 from .encoding import Encoding, encode, reconstruct, sample
+from .photographs import Restored, degrade_photograph, read_photograph, restore_photograph, write_photograph
 from .prior import Metadata, Prior, PriorError, load_prior
 from .restoration import (
     Posterior,
@@ -20,17 +21,22 @@ __all__ = [
     "PriorError",
     "Restoration",
     "RestoreConfig",
+    "Restored",
     "Status",
+    "degrade_photograph",
     "encode",
     "images",
     "load_prior",
     "metrics",
     "operators",
     "paper_config",
+    "read_photograph",
     "recommended_config",
     "reconstruct",
     "restoration",
     "restore",
+    "restore_photograph",
     "sample",
     "sample_posterior",
+    "write_photograph",
 ]

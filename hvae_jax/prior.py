@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jaxtyping import Array
 
+from hvae_jax.files import write_atomically
 from hvae_jax.models.patch_vdvae import PatchVDVAE, PatchVDVAEConfig
 from hvae_jax.models.vdvae import VDVAE, VDVAEConfig
 
@@ -33,7 +34,7 @@ BUNDLED = "natural-small"
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:
-    """What `prior.json` says besides family and architecture; hashable, so that it may be static under jit.
+    """What `prior.json` says besides format and architecture; hashable, so that it may be static under jit.
 
     Attributes:
         text: a JSON object: name, provenance, data_licence, training, settings and whatever else the maker wrote.
@@ -89,7 +90,7 @@ class Prior:
 
     @property
     def info(self) -> dict[str, Any]:
-        """What `prior.json` says besides family and architecture."""
+        """What `prior.json` says besides format and architecture: family, sha256, parameters, dtype, settings, ..."""
         return self.metadata.values
 
     @property
@@ -190,7 +191,7 @@ def load_prior(name: str | os.PathLike = BUNDLED) -> Prior:
     directory = find_prior(name)
     try:
         description = json.loads((directory / "prior.json").read_text())
-        version = description["format"]
+        version = description.pop("format")
     except FileNotFoundError:
         raise PriorError(f"{directory} is not a prior: it has no prior.json") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -200,9 +201,9 @@ def load_prior(name: str | os.PathLike = BUNDLED) -> Prior:
             f"{directory} has format {version!r}, this version of hvae_jax reads {FORMAT}; a newer one may read it"
         )
     try:
-        model_class, config_class = FAMILIES[description.pop("family")]
+        model_class, config_class = FAMILIES[description["family"]]
         model = model_class(config_class.from_dict(description.pop("config")))
-        digest = description.pop("sha256")
+        digest = description["sha256"]
     except (KeyError, TypeError, ValueError) as error:
         raise PriorError(f"{directory}/prior.json describes no model that is known here: {error!r}") from error
     # Both before reading: what Orbax reads of damaged files, or of wrong ones, may end long after the error.
@@ -225,9 +226,29 @@ def load_prior(name: str | os.PathLike = BUNDLED) -> Prior:
             f"the parameters in {directory} are of another model: {len(wrong)} do not fit, first {min(wrong)}: "
             f"expected {expected.get(min(wrong), 'none')}, got {saved.get(min(wrong), 'none')}"
         )
-    for key in ("format", "parameters", "dtype"):
-        description.pop(key, None)
     return Prior(params, model, Metadata.of(**description))
+
+
+def update_prior(directory: str | os.PathLike, **values: Any) -> None:
+    """Change what a prior's `prior.json` says of it, all or nothing; the model stays as it is.
+
+    Args:
+        directory: the prior's folder.
+        values: what to say; a value None takes an entry out.
+
+    Raises:
+        PriorError: the folder holds no prior.
+        ValueError: a value that only `Prior.save` may write.
+    """
+    if fixed := {"format", "family", "config", "sha256", "parameters", "dtype"} & set(values):
+        raise ValueError(f"expected what a prior says of itself, got {min(fixed)}, which goes with its parameters")
+    path = Path(directory) / "prior.json"
+    try:
+        description = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise PriorError(f"{directory} is not a prior: its prior.json cannot be read: {error}") from error
+    description = {name: value for name, value in (description | values).items() if value is not None}
+    write_atomically(path, (json.dumps(description, indent=2) + "\n").encode())
 
 
 def find_prior(name: str | os.PathLike) -> Path:

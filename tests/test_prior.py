@@ -98,7 +98,7 @@ def test_save_and_load(tiny_prior, noisy_images, tmp_path):
     tiny_prior.save(tmp_path / "new" / "prior")
     loaded = hj.load_prior(tmp_path / "new" / "prior")
     assert loaded.config == tiny_prior.config
-    assert loaded.info == {"name": "tiny"}
+    assert loaded.info["name"] == "tiny"
     assert os.listdir(tmp_path / "new") == ["prior"]
     jax.tree.map(np.testing.assert_array_equal, loaded.params, tiny_prior.params)
     np.testing.assert_array_equal(
@@ -117,7 +117,7 @@ def test_saved_in_half_the_space(tiny_prior, tmp_path, dtype):
     tiny_prior.save(tmp_path / "half", dtype=dtype)
     assert json.loads((tmp_path / "half" / "prior.json").read_text())["dtype"] == dtype
     loaded = hj.load_prior(tmp_path / "half")  # checks the checksum
-    assert loaded.info == {"name": "tiny"}
+    assert loaded.info["name"] == "tiny"
     rounded = jax.tree.map(lambda leaf: leaf.astype(dtype).astype("float32"), tiny_prior.params)
     jax.tree.map(np.testing.assert_array_equal, loaded.params, rounded)
     assert {leaf.dtype.name for leaf in jax.tree.leaves(loaded.params)} == {"float32"}

@@ -1,0 +1,169 @@
+"""What the commands share: options, parsing, progress, one sentence for a mistake."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import hvae_jax as hj
+
+if TYPE_CHECKING:  # imported when it is used, so that `--help` does not wait for it
+    from rich.progress import Progress
+
+GREY_LEVELS = 255
+"""Deviations are given in grey levels, of which the images' unit [0, 1] has this many."""
+
+TaskOption = Annotated[
+    str,
+    typer.Option(
+        metavar="deblur|sr|inpaint|denoise",
+        help="What happened to the image: blur, loss of resolution, holes, noise.",
+    ),
+]
+KernelOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KERNEL",
+        help="Blur kernel: gaussian:WIDTH (standard deviation in pixels), motion:LENGTH,ANGLE (pixels, degrees "
+        "counter-clockwise from the horizontal), or a file (.npy, .npz, .txt, .csv or an image). Needed by deblur; "
+        "for sr the default is the average over FACTOR x FACTOR pixels.",
+    ),
+]
+FactorOption = Annotated[
+    int | None,
+    typer.Option(min=2, help="For sr: how many times fewer pixels there are along each side."),
+]
+MaskOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="For inpaint: an image of the same size, white where a pixel was observed."),
+]
+PriorOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME|DIR", help="A bundled prior or a prior's folder (default: the bundled natural-small)."),
+]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace output files that exist.")]
+
+
+def new_app(help: str) -> typer.Typer:
+    """An empty command line in the style of the house."""
+    return typer.Typer(
+        help=help,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",  # reflows the paragraphs of docstrings
+    )
+
+
+def load_prior(name: str | None) -> hj.Prior:
+    """The prior that `--prior` names."""
+    return hj.load_prior() if name is None else hj.load_prior(name)
+
+
+def parse_noise_std(text: str) -> float | None:
+    """A deviation in the images' unit, or None for auto."""
+    return None if text == "auto" else scaled("--noise-std", _number("--noise-std", text), zero=True)
+
+
+def parse_temperature(text: str, levels: int) -> Any:
+    """`--temperature`, for a prior of so many levels."""
+    from hvae_jax.restoration import linear
+
+    ends = [_number("--temperature", part) for part in text.split(",")]
+    if len(ends) > 2 or min(ends) <= 0:
+        raise ValueError(f"expected --temperature as one or two numbers above 0, got {text}")
+    return ends[0] if len(ends) == 1 else linear(ends[0], ends[1], levels)
+
+
+def _number(option: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"expected a number for {option}, got {text}") from None
+
+
+def scaled(option: str, grey_levels: float | None, zero: bool = False) -> Any:
+    """A deviation in the images' unit; None stays."""
+    if grey_levels is None:
+        return None
+    if not (math.isfinite(grey_levels) and (grey_levels > 0 or (zero and grey_levels == 0))):
+        raise ValueError(f"expected {option} {'of at least' if zero else 'above'} 0, got {grey_levels:g}")
+    return grey_levels / GREY_LEVELS
+
+
+def check_output_file(out: Path, source: Path, overwrite: bool) -> None:
+    """ValueError where a result cannot be written."""
+    if out.resolve() == source.resolve():
+        raise ValueError(f"{out}: expected another file than the input, got the same")
+    hj.images.check_writable(out, overwrite)
+
+
+def progress_bar() -> Progress:
+    """A bar on stderr, in a terminal only, that is gone at the end."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+        redirect_stdout=sys.stdout.isatty(),  # what is piped elsewhere must not end on stderr
+    )
+
+
+def complain(sentence: str) -> None:
+    """Report a mistake."""
+    typer.echo(f"error: {' '.join(sentence.split())}", err=True)
+
+
+def run(app: typer.Typer, name: str, arguments: Sequence[str] | None) -> int:
+    """Run a command line, with one sentence for a user's mistake.
+
+    Args:
+        app: the commands.
+        name: the program's name.
+        arguments: those after it; `sys.argv`'s if None.
+
+    Returns:
+        The exit code: 0; 1 where an image could not be restored; 2 for a user's mistake, after one sentence on
+        stderr; 3 where a training's time was over; 130 when interrupted. What is none of these is a bug and raises.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    command = typer.main.get_command(app)
+    try:
+        return command.main(arguments or ["--help"], prog_name=name, standalone_mode=False) or 0
+    except (KeyboardInterrupt, typer.Abort):  # the latter by older versions of typer
+        return 130
+    except OSError as error:
+        complain(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
+    except ValueError as error:
+        complain(str(error))
+    except Exception as error:
+        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):  # the latter by JAX
+            complain("expected enough memory for this size, got too little; take a smaller image or a part of it")
+        elif hasattr(error, "format_message"):  # a mistake in the options; typer's versions have several classes
+            complain(error.format_message())
+        else:
+            raise
+    return 2
+
+
+@contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Put the file's name before what is wrong with it."""
+    try:
+        yield
+    except ValueError as error:
+        name = str(file)
+        raise ValueError(str(error) if str(error).startswith(name) else f"{name}: {error}") from error
