@@ -21,6 +21,9 @@ from hvae_jax.restoration.settings import RestoreConfig
 LEAST_NOISE = 0.1 / 255
 """A smaller σ acts as this."""
 
+LARGEST_DEVIATION = 5.0
+"""Of γ and s in the images' unit: γ may be several s where nothing was observed, but 10 is meant in grey levels."""
+
 
 class Terms(NamedTuple):
     """The terms of J1 (eq. 15) of each image, as in `History`."""
@@ -153,7 +156,8 @@ def _per_iteration(value: ArrayLike, batch: int, name: str, dtype: Any) -> Array
         known = np.asarray(value, np.float64)
         if not (known > 0).all():
             raise ValueError(f"{name} must be positive, got {value}")
-        check_deviation(value, name)
+        if not (known <= LARGEST_DEVIATION).all():
+            raise ValueError(f"{name} must be in the unit of the images, [0, 1], got {value}: divide grey levels by 255")
     if array.ndim == 2 and array.shape[1] in (1, batch):
         return jnp.broadcast_to(array, (array.shape[0], batch))
     if array.shape not in ((), (1,), (batch,)):
