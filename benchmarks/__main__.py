@@ -18,6 +18,7 @@ from benchmarks.command import exit_code
 
 EXPERIMENTS = (
     "final",
+    "real",
     "faces",
     "deblurring",
     "inpainting",

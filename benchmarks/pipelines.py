@@ -1,7 +1,7 @@
 """Ordinary files of photographs, simulated: what happens between a scene and the picture that a user has.
 
-A scene is blurred, measured with noise, and goes through one of eight pipelines to 8 bits. The clean picture is the part
-of the scene whose blur it determines, so that the borders are those of a photograph.
+A scene is blurred, measured with noise, and goes through one of eight pipelines to 8 bits. The clean picture is the
+part of the scene whose blur it determines, so that the borders are those of a photograph.
 """
 
 import io
@@ -29,14 +29,14 @@ class Picture(NamedTuple):
         pixels: what the file shows, in [0, 1].
         clean: what the scene was.
         kernel: of the blur, or None.
-        jpeg: the file's bytes if it is a JPEG, else None.
+        quantisation: of a JPEG, as `hvae_jax.images.Image` has it.
     """
 
     name: tuple[str, str]
     pixels: Float[np.ndarray, "H W 3"]
     clean: Float[np.ndarray, "H W 3"]
     kernel: Float[np.ndarray, "kh kw"] | None
-    jpeg: bytes | None
+    quantisation: Float[np.ndarray, "8 8"] | None
 
 
 def blur_kernel(blur: str, seed: int) -> Float[np.ndarray, "kh kw"] | None:
@@ -118,11 +118,12 @@ def photograph(scene: Float[np.ndarray, "H W 3"], pipeline: str, blur: str, seed
         columns = slice(width // 2, scene.shape[1] - width // 2)
         light, clean = light[rows, columns], scene[rows, columns]
     samples = np.rint(255 * np.clip(expose(rng, light), 0, 1)).astype(np.uint8)
-    jpeg = None
+    quantisation = None
     if quality is not None:
         file = io.BytesIO()
         PIL.Image.fromarray(samples).save(file, "JPEG", quality=quality)
-        jpeg = file.getvalue()
-        samples = np.asarray(PIL.Image.open(io.BytesIO(jpeg)))
+        with PIL.Image.open(file) as image:
+            quantisation = np.array(image.quantization[0], np.float32).reshape(8, 8)  # type: ignore[attr-defined]
+            samples = np.asarray(image)
     pixels = samples.astype(np.float32) / 255
-    return Picture((pipeline, blur), pixels, np.clip(clean, 0, 1).astype(np.float32), kernel, jpeg)
+    return Picture((pipeline, blur), pixels, np.clip(clean, 0, 1).astype(np.float32), kernel, quantisation)

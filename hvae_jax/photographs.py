@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
+from scipy import ndimage
 
 from hvae_jax import images, operators
+from hvae_jax.encoding import reconstruct
 from hvae_jax.images import Box, Image
 from hvae_jax.images import read_image as read_photograph
 from hvae_jax.images.read import FilePath
@@ -37,6 +39,25 @@ BOUNDARIES = ("natural", "circular")
 
 GREY_LEVELS = 255
 """Of the images' unit [0, 1], in which people think of deviations."""
+
+MOST_TRIALS = 4
+"""With twice the noise each, where a restoration did not help."""
+
+MOST_NOISE = 50 / GREY_LEVELS
+"""Highest noise that is assumed unasked; the prior was trained on up to 51."""
+
+RINGING = 0.5
+"""Growth of the total variation over what a kernel explains, above which a picture oscillates; sharp photographs have
+at most this. Found on training photographs."""
+
+LEAST_DENOISED = 8 / GREY_LEVELS
+"""At least so much noise, at most twice as much, is taken out of a blurred picture before its variation is measured."""
+
+LEAST_MISFIT = 2 / GREY_LEVELS
+"""Difference of a picture from what a restored one explains, above which it is more than rounding and compression."""
+
+MOST_UNEXPLAINED = 0.5
+"""Share of a picture above which it is the kernel that does not fit."""
 
 LEAST_ESTIMATE = 0.5 / GREY_LEVELS
 """Lowest noise that is estimated: an 8-bit file alone has 0.3 grey levels, and the blur is never exactly known."""
@@ -124,7 +145,7 @@ class Restored(NamedTuple):
     Attributes:
         image: the result, with the depth and the opacity of the photograph.
         noise_std: the noise that was assumed, in the images' unit.
-        estimated: whether it was estimated.
+        noise_source: what it was estimated from, or "given".
         kernel: the kernel that was assumed, if any.
         status: a `Status`.
         iterations: iterations done.
@@ -135,7 +156,7 @@ class Restored(NamedTuple):
 
     image: Image
     noise_std: float
-    estimated: bool
+    noise_source: str
     kernel: Float[np.ndarray, "kh kw"] | None
     status: Status
     iterations: int
@@ -192,27 +213,62 @@ def restore_photograph(
     image, degradation = fit(image, side), degradation.fitted(side)
     check(image, degradation, boundary, prior, noise_std)
 
-    std = estimate(image, degradation) if noise_std is None else noise_std
-    y, operator, box = pose(image, degradation, boundary, prior)
-    config = configure(prior, std, operator, changes)
-    end = restore(prior, y, operator, std, config)
-    status = Status(int(end.status))
-    pixels = finish(end.image, box, image)
+    estimate = images.NoiseEstimate(noise_std, "given") if noise_std is not None else estimated(image, degradation)
+    std, warnings = estimate.std, []
+    unusable: Bool[np.ndarray, "H W"] | None = None
+    for trial in range(MOST_TRIALS):
+        y, operator, box = pose(image, degradation, boundary, prior, unusable)
+        config = configure(prior, std, operator, changes)
+        end = restore(prior, y, operator, std, config)
+        status = Status(int(end.status))
+        if status is Status.NOT_FINITE:
+            break
+        pixels = finish(end.image, box, image)
+        if trial == 0 and boundary == "natural":
+            unusable = unexplained(pixels, image, degradation, std)
+            if unusable is not None:
+                continue
+        helped = not rings(pixels, image, degradation, prior, std)
+        if helped or noise_std is not None:
+            break
+        std = min(2 * std, MOST_NOISE)
+    if status is not Status.NOT_FINITE and not helped:
+        if noise_std is None:
+            pixels = enlarge(image.pixels, degradation.factor)
+            warnings.append(
+                "the restoration oscillates whatever the noise, so the kernel does not fit; "
+                "the picture was left as it was"
+            )
+        else:
+            warnings.append("the restoration oscillates: with the kernel right, more noise (noise_std) would help")
+    elif std > estimate.std:
+        warnings.append(
+            f"with the noise that was estimated ({GREY_LEVELS * estimate.std:.1f} grey levels) the restoration "
+            f"oscillated; {GREY_LEVELS * std:.1f} were assumed"
+        )
+    if status is not Status.NOT_FINITE and degradation.task == "denoise" and noise_std is None:
+        pixels = blend(pixels, image, y, operator, box, prior, std, config)
+    if status is not Status.NOT_FINITE and unusable is not None:
+        pixels = keep_where(unusable, image, pixels, degradation.factor)
+        warnings.append(
+            f"{unusable.mean():.0%} of the picture, around lights brighter than white, was left as it was, "
+            "for its blur does not tell what was there"
+        )
     deviation = None
     if uncertainty is not None and status is not Status.NOT_FINITE:
         draws = sample_posterior(prior, y, operator, std, uncertainty, sampling_config(config))
         if draws.status != Status.NOT_FINITE:
             deviation = np.asarray(images.crop(draws.std, box)).mean(axis=-1)
-    alpha = None if image.alpha is None else enlarge(image.alpha, degradation.factor)
+    alpha = None if image.alpha is None else np.clip(enlarge(image.alpha, degradation.factor), 0, 1)
     return Restored(
-        image=Image(pixels, alpha, image.bit_depth),
+        image=image._replace(pixels=pixels, alpha=alpha, quantisation=None),
         noise_std=std,
-        estimated=noise_std is None,
+        noise_source=estimate.source,
         kernel=degradation.kernel,
         status=status,
         iterations=int(end.iterations),
         deviation=deviation,
-        warnings=(),
+        warnings=tuple(warnings),
     )
 
 
@@ -345,16 +401,126 @@ def fit(image: Image, side: int | None) -> Image:
     return image._replace(pixels=images.fit_square(image.pixels, side), alpha=alpha)
 
 
-def estimate(image: Image, degradation: Degradation) -> float:
-    """The noise's deviation, estimated where pixels were observed."""
-    pixels = image.pixels
+def estimated(image: Image, degradation: Degradation) -> images.NoiseEstimate:
+    """The noise where pixels were observed, at the frequencies that the task amplifies."""
+    holes = None
     if (mask := degradation.mask) is not None:
-        pixels = np.where(mask.reshape(*mask.shape[:2], -1) > 0, pixels, 0)  # zeros count as clipped
-    return max(images.estimate_noise_std(pixels), LEAST_ESTIMATE)
+        holes = (mask.reshape(*mask.shape[:2], -1) == 0).any(axis=-1)
+    kernel = degradation.kernel if degradation.task == "deblur" else None
+    found = images.estimate_noise(image.pixels, kernel, image.quantisation, holes)
+    return found._replace(std=min(max(found.std, LEAST_ESTIMATE), MOST_NOISE))
+
+
+def unexplained(
+    pixels: np.ndarray, image: Image, degradation: Degradation, noise_std: float
+) -> Bool[np.ndarray, "H W"] | None:
+    """Where a blurred picture is not what the kernel makes of a restored one in [0, 1]; None for nowhere.
+
+    Around lights brighter than white, whether the picture clips them or the blur has spread them below white, no image
+    in [0, 1] explains the picture, and the attempt to do so rings. What such a pixel may have come from is included.
+    """
+    if degradation.task != "deblur":
+        return None
+    kernel = degradation.point_spread
+    shown = np.clip(pixels, 0, 1)
+    blurred = np.stack([ndimage.convolve(c, kernel, mode="nearest") for c in np.moveaxis(shown, -1, 0)], axis=-1)
+    misfit = ndimage.uniform_filter(np.abs(blurred - image.pixels).max(axis=-1), 5)
+    wrong = misfit > 2 * noise_std + LEAST_MISFIT
+    # What is beyond the borders is not known either.
+    inside = np.zeros_like(wrong)
+    reach = max(kernel.shape) // 2
+    inside[reach:-reach, reach:-reach] = True
+    wrong &= inside
+    if not wrong.any():
+        return None
+    # Clipped pixels beside it are of the same lights.
+    clipped = (image.pixels >= 1 - 0.5 / GREY_LEVELS).any(axis=-1)
+    reach_of_blur = kernel > 1e-3 * kernel.max()
+    near = ndimage.binary_dilation(wrong, structure=reach_of_blur) & clipped
+    wrong |= ndimage.binary_propagation(near, mask=clipped)
+    region = ndimage.binary_dilation(wrong, structure=reach_of_blur)
+    return region if region.mean() < MOST_UNEXPLAINED else None
+
+
+def rings(pixels: np.ndarray, image: Image, degradation: Degradation, prior: Prior, noise_std: float) -> bool:
+    """Whether a deblurred picture oscillates: its total variation grew by more than the kernel explains.
+
+    What is explained is the growth of an image whose power falls with the square of the frequency, as that of
+    photographs does. The blurred picture is denoised before, for its noise has variation too.
+    """
+    if degradation.task != "deblur":
+        return False
+    kernel, size = degradation.point_spread, 128
+    spectrum = np.abs(np.fft.fft2(kernel, (size, size))) ** 2
+    squared = np.fft.fftfreq(size)[:, None] ** 2 + np.fft.fftfreq(size) ** 2
+    power = 1 / np.maximum(squared, 1 / size**2)
+    differences = 2 - 2 * np.cos(2 * np.pi * np.fft.fftfreq(size))
+    gradient = differences[:, None] + differences
+    explained = math.sqrt(float((gradient * power).sum() / (gradient * power * spectrum).sum()))
+    denoised = evaluate(image.pixels, prior, min(max(noise_std, LEAST_DENOISED), 2 * LEAST_DENOISED))
+    return variation(pixels) > RINGING * explained * variation(denoised)
+
+
+def variation(pixels: np.ndarray) -> float:
+    """Mean absolute difference of neighbours."""
+    return float(np.abs(np.diff(pixels, axis=0)).mean() + np.abs(np.diff(pixels, axis=1)).mean())
+
+
+def evaluate(pixels: np.ndarray, prior: Prior, noise_std: float) -> np.ndarray:
+    """A picture denoised by one evaluation of the prior."""
+    colour = np.repeat(pixels, prior.config.channels // pixels.shape[-1], axis=-1)
+    padded, box = images.pad_to_multiple(colour, prior.multiple)
+    level = {"noise_level": noise_std} if prior.config.noise_conditional else {}
+    mean = np.asarray(images.crop(reconstruct(prior, padded, 1.0, **level), box))
+    return mean if pixels.shape[-1] > 1 else mean.mean(axis=-1, keepdims=True)
+
+
+def blend(
+    denoised: np.ndarray,
+    image: Image,
+    y: np.ndarray,
+    operator: Operator,
+    box: Box,
+    prior: Prior,
+    noise_std: float,
+    config: RestoreConfig,
+) -> np.ndarray:
+    """Y + w (x̂ - y), with the w in [0, 1] that Stein's unbiased estimate of the risk prefers.
+
+    With N values, x̂ = f(y) and a direction b of random signs, the divergence of f is bᵀ(f(y + εb) - f(y))/ε, and
+
+        w = σ² (N - div f) / ‖f(y) - y‖²
+
+    is 0 where the prior takes more from the picture than there is noise.
+
+    Source: Stein 1981; Ramani, Blu and Unser, "Monte-Carlo SURE", IEEE TIP 17(9), 2008.
+    """
+    step = np.float32(max(noise_std, LEAST_ESTIMATE) / 10)
+    signs = np.random.default_rng(0).choice(np.array([-1, 1], np.float32), image.pixels.shape)
+    disturbed = y.copy()
+    disturbed[box] += step * signs
+    moved = finish(restore(prior, disturbed, operator, noise_std, config).image, box, image)
+    divergence = float(np.sum(signs * (moved - denoised), dtype=np.float64)) / float(step)
+    distance = float(np.sum((denoised - image.pixels) ** 2, dtype=np.float64))
+    if distance == 0:
+        return denoised
+    weight = min(max(noise_std**2 * (image.pixels.size - divergence) / distance, 0.0), 1.0)
+    return image.pixels + np.float32(weight) * (denoised - image.pixels)
+
+
+def keep_where(region: Bool[np.ndarray, "H W"], image: Image, pixels: np.ndarray, factor: int) -> np.ndarray:
+    """The result with the picture as it was in a region, with a soft edge."""
+    weight = enlarge(ndimage.uniform_filter(region.astype(np.float32), 5)[..., None], factor)
+    weight = np.maximum(np.clip(2 * weight - 1, 0, 1), 0)
+    return pixels + weight * (enlarge(image.pixels, factor) - pixels)
 
 
 def pose(
-    image: Image, degradation: Degradation, boundary: str, prior: Prior
+    image: Image,
+    degradation: Degradation,
+    boundary: str,
+    prior: Prior,
+    unusable: Bool[np.ndarray, "H W"] | None = None,
 ) -> tuple[Float[np.ndarray, "h w C"], Operator, Box]:
     """The observation in a size that the prior takes, its operator, and where the result is in the restored image."""
     y = np.repeat(image.pixels, prior.config.channels // image.pixels.shape[-1], axis=-1)
@@ -376,7 +542,8 @@ def pose(
         if prior.image_size is not None:
             # No room: replace the margin itself, so that it is what a circular blur gives.
             y = y[margin:-margin, margin:-margin]
-        y, box = images.extend_periodic(y, margin, multiple, kernel if factor == 1 else None)
+            unusable = None if unusable is None else unusable[margin:-margin, margin:-margin]
+        y, box = images.extend_periodic(y, margin, multiple, kernel if factor == 1 else None, unusable=unusable)
         if prior.image_size is not None:
             box = (slice(0, height), slice(0, width))
     rows, columns = (slice(factor * side.start, factor * side.stop) for side in box)
@@ -405,12 +572,12 @@ def finish(restored: Array, box: Box, image: Image) -> Float[np.ndarray, "H W C"
     return pixels.mean(axis=-1, keepdims=True) if image.pixels.shape[-1] == 1 else pixels
 
 
-def enlarge(alpha: Float[np.ndarray, "H W 1"], factor: int) -> Float[np.ndarray, "h w 1"]:
-    """Bicubic interpolation of an opacity."""
+def enlarge(values: Float[np.ndarray, "H W C"], factor: int) -> Float[np.ndarray, "h w C"]:
+    """Bicubic interpolation."""
     if factor == 1:
-        return alpha
-    shape = (factor * alpha.shape[0], factor * alpha.shape[1], 1)
-    return np.clip(np.asarray(jax.image.resize(jnp.asarray(alpha), shape, "cubic")), 0, 1)
+        return values
+    shape = (factor * values.shape[0], factor * values.shape[1], values.shape[2])
+    return np.asarray(jax.image.resize(jnp.asarray(values), shape, "cubic"))
 
 
 def _pixels(photo: Any) -> Float[np.ndarray, "H W C"]:

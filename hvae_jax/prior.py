@@ -28,7 +28,7 @@ FAMILIES: dict[str, tuple[Any, Any]] = {
 }
 """Model families by the name that `prior.json` gives them."""
 
-BUNDLED = "natural-small"
+BUNDLED = "natural-medium"
 """The prior that ships with the package."""
 
 

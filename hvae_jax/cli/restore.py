@@ -283,7 +283,7 @@ def _one_of(option: str, value: str | None, choices: Sequence[str]) -> str | Non
 def _in_words(done: hj.Restored, seconds: float) -> str:
     how = "converged" if done.status is hj.Status.CONVERGED else "restored"
     count = f"{done.iterations} iteration{'' if done.iterations == 1 else 's'}"
-    estimated = " (estimated)" if done.estimated else ""
+    estimated = "" if done.noise_source == "given" else f" (estimated from {done.noise_source})"
     return f"{how} in {count}, {seconds:.1f} s; noise {GREY_LEVELS * done.noise_std:.2f} of {GREY_LEVELS}{estimated}"
 
 

@@ -3,7 +3,7 @@
 from hvae_jax.images.borders import Box, crop, extend_periodic, fit_square, pad_to_multiple
 from hvae_jax.images.kernels import parse_kernel
 from hvae_jax.images.masks import read_mask
-from hvae_jax.images.noise import estimate_noise_std
+from hvae_jax.images.noise import NoiseEstimate, estimate_noise, estimate_noise_std
 from hvae_jax.images.read import SUFFIXES, Image, ImageError, list_images, read_image
 from hvae_jax.images.write import check_writable, write_image
 
@@ -12,8 +12,10 @@ __all__ = [
     "Box",
     "Image",
     "ImageError",
+    "NoiseEstimate",
     "check_writable",
     "crop",
+    "estimate_noise",
     "estimate_noise_std",
     "extend_periodic",
     "fit_square",

@@ -3,7 +3,7 @@
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 Box: TypeAlias = tuple[slice, slice]  # the rows and the columns of an image inside a larger one
 
@@ -80,6 +80,7 @@ def extend_periodic(
     multiple: int = 1,
     kernel: Float[np.ndarray, "kernel_height kernel_width"] | None = None,
     *,
+    unusable: Bool[np.ndarray, "height width"] | None = None,
     smoothness: float = 0.03,
     steps: int = 30,
 ) -> tuple[Float[np.ndarray, "*batch extended_height extended_width channels"], Box]:
@@ -100,6 +101,7 @@ def extend_periodic(
         margin: pixels that are added at least at each side; half the kernel's size or more.
         multiple: the sides of the result are multiples of it.
         kernel: the point spread function, whose sum is 1, centre at size // 2; None if not known.
+        unusable: pixels that are no measurements, clipped ones for example, and are replaced likewise.
         smoothness: weight of the gradient; larger for noisier images, uncritical from 0.01 to 0.1.
         steps: of the conjugate gradient.
 
@@ -120,8 +122,12 @@ def extend_periodic(
     sides = tuple(-(-(side + 2 * margin) // multiple) * multiple for side in (height, width))
     top, left = (sides[0] - height) // 2, (sides[1] - width) // 2
     box = (slice(top, top + height), slice(left, left + width))
-    if sides == (height, width):
+    if sides == (height, width) and unusable is None:
         return image.astype(np.float32), box
+    observed_at = np.zeros(sides, bool)
+    observed_at[box] = True if unusable is None else ~unusable
+    if not observed_at.any():
+        raise ValueError("expected pixels that can be used, got none")
 
     point_spread = np.zeros(sides, np.float32)
     kernel = np.ones((1, 1), np.float32) if kernel is None else np.asarray(kernel, np.float32)
@@ -145,18 +151,17 @@ def extend_periodic(
         return np.fft.irfft2(blur * spectrum, s=sides)
 
     def masked_adjoint(extended: np.ndarray) -> np.ndarray:
-        inside = np.zeros_like(extended)
-        inside[..., *box] = extended[..., *box]
-        return np.conj(blur) * np.fft.rfft2(inside)
+        return np.conj(blur) * np.fft.rfft2(extended * observed_at)
 
     channels = np.moveaxis(image, -1, -3).astype(np.float32)
-    mean = channels.mean(axis=(-2, -1), keepdims=True, dtype=np.float64).astype(np.float32)
+    mean = channels[..., observed_at[box]].mean(axis=-1, dtype=np.float64).astype(np.float32)[..., None, None]
     observed = np.zeros((*channels.shape[:-2], *sides), np.float32)
     observed[..., *box] = channels - mean
+    observed *= observed_at
 
     # Conjugate gradient on the spectrum of x, each channel with its own step, preconditioned as if the
     # image's share of the domain were spread evenly.
-    precondition = 1 / (np.abs(blur) ** 2 * (height * width / (sides[0] * sides[1])) + penalty)
+    precondition = 1 / (np.abs(blur) ** 2 * float(observed_at.mean()) + penalty)
     tiny = np.finfo(np.float32).tiny  # a constant image is solved at the start: 0 / 0
     residual = masked_adjoint(observed)
     x = np.zeros_like(residual)
@@ -172,7 +177,7 @@ def extend_periodic(
         direction = conditioned + energy / np.maximum(previous, tiny) * direction
 
     extended = blurred(x) + mean
-    extended[..., *box] = channels
+    extended[..., observed_at] = channels[..., observed_at[box]]
     return np.moveaxis(extended, -3, -1), box
 
 

@@ -17,6 +17,7 @@ NPY = (".npy",)
 SUFFIXES = PNG + JPEG + TIFF + NPY
 """The file types that are read and written."""
 
+_JPEG_SIGNATURE = b"\xff\xd8"
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two are BigTIFF
 _ORIENTATION_TAG = 0x0112  # of EXIF and TIFF
@@ -33,11 +34,13 @@ class Image(NamedTuple):
         pixels: float32, one channel (grey) or three (RGB), in [0, 1]; float files are taken as they are.
         alpha: float32 opacity in [0, 1], or None where the file has none.
         bit_depth: of the file's samples: 8, 16, or 32 for float.
+        quantisation: of a JPEG, the luminance's steps in grey levels of 255, lowest frequency first.
     """
 
     pixels: Float[np.ndarray, "height width channels"]
     alpha: Float[np.ndarray, "height width 1"] | None
     bit_depth: int
+    quantisation: Float[np.ndarray, "8 8"] | None = None
 
 
 def read_image(path: FilePath) -> Image:
@@ -61,7 +64,7 @@ def read_image(path: FilePath) -> Image:
     path = Path(path)
     check_is_file(path)
     check_suffix(path)
-    return _to_image(path, _decode(path))
+    return _to_image(path, _decode(path))._replace(quantisation=_quantisation(path))
 
 
 def list_images(path: FilePath) -> list[Path]:
@@ -162,6 +165,20 @@ def _decode_pillow(path: Path) -> np.ndarray:
         else:
             samples = image.convert("L" if grey else "RGB")
         return _upright(np.asarray(samples), orientation)
+
+
+def _quantisation(path: Path) -> Float[np.ndarray, "8 8"] | None:
+    """A JPEG's quantisation steps of the luminance."""
+    import PIL.Image
+
+    if path.suffix.lower() in NPY:
+        return None
+    with open(path, "rb") as file:
+        if file.read(2) != _JPEG_SIGNATURE:
+            return None
+        with PIL.Image.open(file, formats=("JPEG",)) as image:
+            tables = getattr(image, "quantization", {})
+    return np.array(tables[0], np.float32).reshape(8, 8) if 0 in tables else None
 
 
 def _decode_png16(path: Path) -> np.ndarray:

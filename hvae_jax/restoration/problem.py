@@ -157,7 +157,9 @@ def _per_iteration(value: ArrayLike, batch: int, name: str, dtype: Any) -> Array
         if not (known > 0).all():
             raise ValueError(f"{name} must be positive, got {value}")
         if not (known <= LARGEST_DEVIATION).all():
-            raise ValueError(f"{name} must be in the unit of the images, [0, 1], got {value}: divide grey levels by 255")
+            raise ValueError(
+                f"{name} must be in the unit of the images, [0, 1], got {value}: divide grey levels by 255"
+            )
     if array.ndim == 2 and array.shape[1] in (1, batch):
         return jnp.broadcast_to(array, (array.shape[0], batch))
     if array.shape not in ((), (1,), (batch,)):
