@@ -30,7 +30,7 @@ from hvae_jax.restoration import (
     sample_posterior,
     sampling_config,
 )
-from hvae_jax.restoration.recommended import tables_of
+from hvae_jax.restoration.recommended import QUALITIES, tables_of
 
 __all__ = ["Restored", "degrade_photograph", "read_photograph", "restore_photograph", "write_photograph"]
 
@@ -49,6 +49,9 @@ MOST_NOISE = 50 / GREY_LEVELS
 RINGING = 0.5
 """Growth of the total variation over what a kernel explains, above which a picture oscillates; sharp photographs have
 at most this. Found on training photographs."""
+
+WARY_RINGING = 0.35
+"""The same, once a first trial has shown that the noise is not what it seemed."""
 
 LEAST_DENOISED = 8 / GREY_LEVELS
 """At least so much noise, at most twice as much, is taken out of a blurred picture before its variation is measured."""
@@ -176,6 +179,7 @@ def restore_photograph(
     prior: Prior | None = None,
     resize: bool = False,
     uncertainty: Array | None = None,
+    quality: str = "default",
     **changes: Any,
 ) -> Restored:
     """Restore a photograph of any size: all that the command line does, without the files.
@@ -192,6 +196,7 @@ def restore_photograph(
         prior: by default the bundled one.
         resize: for a prior of one size: cut the middle square out and scale it to fit.
         uncertainty: a key of `jax.random`, to draw from the posterior too; None for no `deviation`.
+        quality: "fast", "default" or "best", see `recommended_config`.
         changes: fields of `RestoreConfig` to have instead of what the prior recommends.
 
     Returns:
@@ -208,6 +213,8 @@ def restore_photograph(
     image = photo if isinstance(photo, Image) else Image(_pixels(photo), None, 32)
     degradation = Degradation.of(task, kernel, factor, mask)
     prior = load_prior() if prior is None else prior
+    if quality not in QUALITIES:
+        raise ValueError(f"expected a quality of {', '.join(QUALITIES)}, got {quality!r}")
     check_changes(prior, changes)
     side = fitting_side(prior, degradation.factor, resize)
     image, degradation = fit(image, side), degradation.fitted(side)
@@ -218,7 +225,7 @@ def restore_photograph(
     unusable: Bool[np.ndarray, "H W"] | None = None
     for trial in range(MOST_TRIALS):
         y, operator, box = pose(image, degradation, boundary, prior, unusable)
-        config = configure(prior, std, operator, changes)
+        config = configure(prior, std, operator, quality, changes)
         end = restore(prior, y, operator, std, config)
         status = Status(int(end.status))
         if status is Status.NOT_FINITE:
@@ -228,7 +235,7 @@ def restore_photograph(
             unusable = unexplained(pixels, image, degradation, std)
             if unusable is not None:
                 continue
-        helped = not rings(pixels, image, degradation, prior, std)
+        helped = not rings(pixels, image, degradation, prior, std, RINGING if std == estimate.std else WARY_RINGING)
         if helped or noise_std is not None:
             break
         std = min(2 * std, MOST_NOISE)
@@ -246,7 +253,7 @@ def restore_photograph(
             f"with the noise that was estimated ({GREY_LEVELS * estimate.std:.1f} grey levels) the restoration "
             f"oscillated; {GREY_LEVELS * std:.1f} were assumed"
         )
-    if status is not Status.NOT_FINITE and degradation.task == "denoise" and noise_std is None:
+    if status is not Status.NOT_FINITE and degradation.task == "denoise" and std > 0:
         pixels = blend(pixels, image, y, operator, box, prior, std, config)
     if status is not Status.NOT_FINITE and unusable is not None:
         pixels = keep_where(unusable, image, pixels, degradation.factor)
@@ -442,8 +449,10 @@ def unexplained(
     return region if region.mean() < MOST_UNEXPLAINED else None
 
 
-def rings(pixels: np.ndarray, image: Image, degradation: Degradation, prior: Prior, noise_std: float) -> bool:
-    """Whether a deblurred picture oscillates: its total variation grew by more than the kernel explains.
+def rings(
+    pixels: np.ndarray, image: Image, degradation: Degradation, prior: Prior, noise_std: float, most: float
+) -> bool:
+    """Whether a deblurred picture oscillates: its total variation grew by more than `most` of what the kernel explains.
 
     What is explained is the growth of an image whose power falls with the square of the frequency, as that of
     photographs does. The blurred picture is denoised before, for its noise has variation too.
@@ -458,7 +467,7 @@ def rings(pixels: np.ndarray, image: Image, degradation: Degradation, prior: Pri
     gradient = differences[:, None] + differences
     explained = math.sqrt(float((gradient * power).sum() / (gradient * power * spectrum).sum()))
     denoised = evaluate(image.pixels, prior, min(max(noise_std, LEAST_DENOISED), 2 * LEAST_DENOISED))
-    return variation(pixels) > RINGING * explained * variation(denoised)
+    return variation(pixels) > most * explained * variation(denoised)
 
 
 def variation(pixels: np.ndarray) -> float:
@@ -559,10 +568,12 @@ def check_changes(prior: Prior, changes: dict[str, Any]) -> None:
         raise ValueError("expected no noise_level, for this prior is not noise-conditional")
 
 
-def configure(prior: Prior, noise_std: float, operator: Operator, changes: dict[str, Any]) -> RestoreConfig:
+def configure(
+    prior: Prior, noise_std: float, operator: Operator, quality: str, changes: dict[str, Any]
+) -> RestoreConfig:
     """The recommended settings (those of the paper if the prior has none) with some changed."""
     if tables_of(prior):
-        return recommended_config(prior, noise_std, operator, **changes)
+        return recommended_config(prior, noise_std, operator, quality=quality, **changes)
     return RestoreConfig(**changes)
 
 

@@ -179,7 +179,7 @@ def load_prior(name: str | os.PathLike = BUNDLED) -> Prior:
     """Load a prior.
 
     Args:
-        name: the name of a bundled prior ("natural-small", the default), or a directory that `Prior.save` or the
+        name: the name of a bundled prior ("natural-medium", the default), or a directory that `Prior.save` or the
             converter wrote.
 
     Returns:

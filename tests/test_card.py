@@ -73,7 +73,7 @@ def test_licences(tmp_path):
     with pytest.raises(ValueError, match=r"expected all files of .*, got none for d"):
         card.licences(attribution, written(tmp_path / "more", "a\nd\n"))
     # The bundled prior's: each file is attributed.
-    listed = card.PRETRAINED / "training" / "natural-small.photos.txt"
+    listed = card.PRETRAINED / "training" / "natural-medium.photos.txt"
     assert sum(n for _, n in card.licences(card.PRETRAINED / "ATTRIBUTION.md", listed)) == 155
 
 

@@ -177,7 +177,7 @@ def test_parameters_of_another_model(tiny_prior, conditional_prior, tmp_path):
 
 
 def test_unknown_name():
-    with pytest.raises(hj.PriorError, match=r"natural-small.*got 'nonsense'"):
+    with pytest.raises(hj.PriorError, match=r"natural-medium.*got 'nonsense'"):
         hj.load_prior("nonsense")
 
 

@@ -33,7 +33,7 @@ def results(**changes) -> dict:
         "title": "Deblurring",
         "paper": "Table 2",
         "command": "python -m benchmarks deblurring --out OUT",
-        "settings": {"prior": "natural-small", "seed": 0},
+        "settings": {"prior": "natural-medium", "seed": 0},
         "tables": [table],
         "figures": [{"file": "psnr.png", "caption": "PSNR of <script>alert('&')</script>"}],
         "comparisons": [comparison, {**comparison, "before": "small.png", "reference": None}],
@@ -101,7 +101,7 @@ def test_page_is_complete_and_needs_nothing_else(out):
         "<strong>2.50</strong>",
         ">–</td>",
         "Ten images.",
-        "natural-small",
+        "natural-medium",
     ):
         assert shown in page
     assert write_report(out).read_text() == page  # a second time: the same page, replaced

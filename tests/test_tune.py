@@ -125,7 +125,7 @@ def test_the_command(prior, tmp_path, monkeypatch, capsys):
         (["--tasks", "Blur,Magic"], "expected tasks of Blur, .*, got 'Magic'"),
         (["--sigmas", "5,2"], r"that increase, got \[5\.0, 2\.0\]"),
         (["--sigmas", "-1"], "above 0"),
-        (["--prior", "natural-small"], "expected the folder of a prior, .* got natural-small"),
+        (["--prior", "natural-medium"], "expected the folder of a prior, .* got natural-medium"),
     ],
 )
 def test_mistakes(prior, tmp_path, capsys, options, message):

@@ -35,7 +35,7 @@ from hvae_jax.training import TrainConfig
 from hvae_jax.training.state import grown, initial_params
 
 TITLE, PAPER = "What holds quality back", "not in the paper"
-BASELINE = Path(hj.__file__).parent / "pretrained" / "training" / "natural-small.stage1.json"
+BASELINE = Path(__file__).parents[1] / "data" / "small.stage1.json"
 DENOISING = (2.55, 7.65, 15.0, 25.0, 50.0)
 """Noise levels in grey levels of 255."""
 

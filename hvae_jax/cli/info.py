@@ -16,7 +16,7 @@ from hvae_jax.cli.shared import load_prior
 def info(
     prior: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME|DIR]", help="A bundled prior or a prior's folder (default: natural-small)."),
+        typer.Argument(metavar="[NAME|DIR]", help="A bundled prior or a prior's folder (default: natural-medium)."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON, without the model card.")] = False,
 ) -> None:

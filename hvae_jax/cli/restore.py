@@ -95,6 +95,17 @@ def restore(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the draws for --uncertainty.")] = 0,
+    quality: Annotated[
+        str,
+        typer.Option(
+            metavar="fast|default|best",
+            help="fast: half the iterations. best: each iteration is a mean over eight flips and turns of the image, "
+            "for eight times the work and a little more quality.",
+        ),
+    ] = "default",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with code 1 where a result has a warning, too.")
+    ] = False,
     overwrite: OverwriteOption = False,
     temperature: Annotated[
         str | None,
@@ -167,8 +178,9 @@ def restore(
     """Restore degraded images of any size, grey or colour, 8 or 16 bit or float: PNG, JPEG, TIFF and NPY.
 
     The size is that of the input (FACTOR times it for sr); alpha and bit depth are kept. The first image of each
-    size takes some seconds more, to compile. An image whose iteration diverges is not written, and the exit code
-    is then 1.
+    size takes some seconds more, to compile. What did not fit (kernel, noise, lights brighter than white) is said in a
+    sentence, and a picture that a restoration would harm is left as it was. An image whose iteration diverges is not
+    written, and the exit code is then 1.
     """
     sigma = parse_noise_std(noise_std)
     jobs = _plan(inputs, out, overwrite)
@@ -222,6 +234,7 @@ def restore(
                     prior=model,
                     resize=resize,
                     uncertainty=key,
+                    quality=quality,
                     **changes,
                 )
             pictures.forget(file)
@@ -233,6 +246,7 @@ def restore(
                 continue
             hj.write_photograph(result, done.image, overwrite=overwrite)
             typer.echo(f"{result}: {_in_words(done, seconds)}{_quality(picture, done, _reference_of(reference, file))}")
+            failed += strict and bool(done.warnings)
             for warning in done.warnings:
                 typer.echo(f"{file}: {warning}", err=True)
             if deviation_map is None:

@@ -45,7 +45,7 @@ MaskOption = Annotated[
 ]
 PriorOption = Annotated[
     str | None,
-    typer.Option(metavar="NAME|DIR", help="A bundled prior or a prior's folder (default: the bundled natural-small)."),
+    typer.Option(metavar="NAME|DIR", help="A bundled prior or a prior's folder (default: the bundled natural-medium)."),
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace output files that exist.")]
 

@@ -79,6 +79,8 @@ def write_image(
 
 
 def _stack_channels(path: Path, pixels: ArrayLike, alpha: ArrayLike | None) -> np.ndarray:
+    if np.asarray(pixels).dtype.kind in "iu":
+        raise ImageError(f"{path}: expected pixels as numbers in [0, 1], got {np.asarray(pixels).dtype}")
     values = np.asarray(pixels, np.float32)
     shape = values.shape
     if values.ndim == 2:

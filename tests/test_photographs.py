@@ -1,0 +1,206 @@
+"""The way of a photograph: nobody's picture gets worse, and the command line does what the library does."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+import hvae_jax as hj
+from benchmarks.pipelines import photograph
+from hvae_jax import cli, images, photographs
+from hvae_jax.images import estimate_noise
+from hvae_jax.metrics import psnr
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(scope="module")
+def photo():
+    return images.read_image(DATA / "chelsea256.png").pixels[60:188, 60:188]
+
+
+def degraded(photo, kernel, sigma, seed=0):
+    """Blurred by a kernel, with white noise, in 8 bits; and the clean picture."""
+    scene = images.Image(photo, None, 8)
+    y = hj.degrade_photograph(scene, "deblur", kernel=kernel, noise_std=sigma / 255, boundary="natural", seed=seed)
+    reach = (len(photo) - len(y.pixels)) // 2
+    clean = photo[reach : reach + len(y.pixels), reach : reach + len(y.pixels)]
+    return np.rint(255 * np.clip(y.pixels, 0, 1)).astype(np.float32) / 255, clean
+
+
+def as_jpeg(pixels, quality):
+    file = io.BytesIO()
+    PIL.Image.fromarray(np.rint(255 * np.clip(pixels, 0, 1)).astype(np.uint8)).save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
+# Noise
+
+
+@pytest.mark.parametrize("sigma", [1.0, 3.0, 8.0])
+def test_white_noise_is_measured_where_the_kernel_passes_nothing(photo, sigma):
+    y, _ = degraded(photo, "gaussian:2", sigma)
+    found = estimate_noise(y, images.parse_kernel("gaussian:2"))
+    assert 255 * found.std == pytest.approx(sigma, rel=0.15)
+    assert found.source == "what the kernel does not pass"
+
+
+def test_noise_that_is_not_white_is_not_underestimated(photo):
+    """What is left of white noise after an average over neighbours, as of grain; the finest detail shows little."""
+    kernel = images.parse_kernel("gaussian:2")
+    y, _ = degraded(photo, "gaussian:2", 0)
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal(y.shape)
+    noise = (noise + np.roll(noise, 1, 0) + np.roll(noise, 1, 1) + np.roll(noise, (1, 1), (0, 1))) / 2  # deviation 1
+    grainy = (y + 5 / 255 * noise).astype(np.float32)
+    assert 255 * images.estimate_noise_std(grainy) < 2
+    assert 255 * estimate_noise(grainy, kernel).std > 5
+
+
+def test_a_jpeg_tells_its_rounding(photo, tmp_path):
+    y, _ = degraded(photo, "gaussian:2", 0)
+    kernel = images.parse_kernel("gaussian:2")
+    estimates = []
+    for quality in (95, 60):
+        (tmp_path / "y.jpg").write_bytes(as_jpeg(y, quality))
+        picture = hj.read_photograph(tmp_path / "y.jpg")
+        with PIL.Image.open(tmp_path / "y.jpg") as file:
+            assert picture.quantisation.ravel().tolist() == list(file.quantization[0])
+        estimates.append(255 * estimate_noise(picture.pixels, kernel, picture.quantisation).std)
+    assert 3 <= estimates[0] < estimates[1]
+    images.write_image(tmp_path / "y.png", y)
+    assert hj.read_photograph(tmp_path / "y.png").quantisation is None
+
+
+def test_estimates_refuse_integers():
+    with pytest.raises(ValueError, match=r"floating-point numbers in \[0, 1\], got uint8"):
+        images.estimate_noise_std(np.zeros((16, 16, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"numbers in \[0, 1\], got uint8"):
+        images.write_image("x.png", np.zeros((16, 16, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"floating-point numbers in \[0, 1\], got uint8"):
+        hj.restore_photograph(np.zeros((16, 16, 3), np.uint8), "denoise")
+
+
+# Nobody's picture gets worse
+
+
+def test_a_blurred_jpeg_gains(photo, tmp_path):
+    """Quality 92, blurred by gaussian:2: noise of half a grey level was estimated once, and 8 dB were lost."""
+    y, clean = degraded(photo, "gaussian:2", 0)
+    (tmp_path / "y.jpg").write_bytes(as_jpeg(y, 92))
+    picture = hj.read_photograph(tmp_path / "y.jpg")
+    done = hj.restore_photograph(picture, "deblur", kernel="gaussian:2")
+    assert psnr(done.image.pixels, clean) > psnr(picture.pixels, clean) + 1
+    assert "JPEG" in done.noise_source
+
+
+def test_weak_noise_is_left_where_the_prior_would_take_more(photo, monkeypatch):
+    rng = np.random.default_rng(0)
+    noisy = (photo + 1 / 255 * rng.standard_normal(photo.shape)).astype(np.float32)
+    done = hj.restore_photograph(noisy, "denoise", noise_std=1 / 255)
+    plain = hj.reconstruct(hj.load_prior(), noisy, noise_level=1 / 255)
+    assert psnr(done.image.pixels, photo) > max(psnr(noisy, photo), psnr(plain, photo) - 0.05)
+    # A prior that takes everything is not listened to.
+    blank = np.full_like(noisy, 0.5)
+    monkeypatch.setattr(photographs, "restore", lambda prior, y, *_: ended(np.full_like(y, 0.5)))
+    assert np.abs(blank - noisy).mean() > 0.1
+    done = hj.restore_photograph(noisy, "denoise", noise_std=1 / 255)
+    assert np.abs(done.image.pixels - noisy).max() < 2 / 255
+
+
+def test_lights_brighter_than_white_do_not_ring(photo):
+    picture = photograph(photo, "lights", "disc", 0)
+    done = hj.restore_photograph(picture.pixels, "deblur", kernel=picture.kernel)
+    assert psnr(done.image.pixels, picture.clean) > psnr(picture.pixels, picture.clean)
+    assert any("lights" in warning for warning in done.warnings)
+
+
+def test_too_little_noise_is_noticed(photo, monkeypatch):
+    """More is tried where it was estimated; where it was given, a sentence says so."""
+    y, clean = degraded(photo, "gaussian:2", 4)
+    kernel = images.parse_kernel("gaussian:2")
+    given = hj.restore_photograph(y, "deblur", kernel=kernel, noise_std=0.5 / 255)
+    assert psnr(given.image.pixels, clean) < psnr(y, clean)
+    assert any("more noise" in warning for warning in given.warnings)
+
+    trials = []
+    monkeypatch.setattr(photographs, "restore", counted(photographs.restore, trials))
+    monkeypatch.setattr(photographs, "estimated", lambda *_: images.NoiseEstimate(0.5 / 255, "a guess"))
+    done = hj.restore_photograph(y, "deblur", kernel=kernel)
+    assert len(trials) > 1
+    assert any("oscillated" in warning for warning in done.warnings)
+    assert psnr(done.image.pixels, clean) > psnr(y, clean)
+
+
+def test_what_cannot_be_restored_is_left_as_it_was(photo, monkeypatch):
+    monkeypatch.setattr(photographs, "rings", lambda *_: True)
+    done = hj.restore_photograph(photo, "deblur", kernel="gaussian:2")
+    np.testing.assert_array_equal(done.image.pixels, photo)
+    assert any("left as it was" in warning for warning in done.warnings)
+
+
+def ended(x):
+    """A restoration that gave x."""
+    return hj.Restoration(x, x, x, iterations=1, residual=0.0, status=hj.Status.COMPLETED, history=None)
+
+
+def counted(function, calls):
+    def count(*args, **kwargs):
+        calls.append(args)
+        return function(*args, **kwargs)
+
+    return count
+
+
+# The command line adds nothing
+
+
+def test_the_command_line_gives_what_the_library_gives(photo, tmp_path, monkeypatch):
+    """Bit for bit; each picture is decoded once, and the kernel parsed once."""
+    y, _ = degraded(photo, "gaussian:1.6", 3)
+    files = [tmp_path / "in" / f"{i}.png" for i in range(2)]
+    for i, file in enumerate(files):
+        images.write_image(file, np.roll(y, i, axis=1))
+    done = hj.restore_photograph(hj.read_photograph(files[1]), "deblur", kernel="gaussian:1.6")
+    hj.write_photograph(tmp_path / "library.png", done.image)
+
+    decoded, parsed = [], []
+    monkeypatch.setattr(hj, "read_photograph", counted(hj.read_photograph, decoded))
+    monkeypatch.setattr(images, "parse_kernel", counted(images.parse_kernel, parsed))
+    options = ["--task", "deblur", "--kernel", "gaussian:1.6"]
+    assert cli.main(["restore", str(tmp_path / "in"), "--out", str(tmp_path / "out"), *options]) == 0
+    assert (tmp_path / "out" / "1.png").read_bytes() == (tmp_path / "library.png").read_bytes()
+    assert len(decoded) == 2
+    assert len(parsed) == 1
+
+
+def test_strict_and_quality(photo, tmp_path, capsys):
+    y, _ = degraded(photo, "gaussian:2", 4)
+    images.write_image(tmp_path / "y.png", y)
+    command = ["restore", str(tmp_path / "y.png"), "--task", "deblur", "--kernel", "gaussian:2", "--noise-std", "0.5"]
+    options = ["--out", str(tmp_path / "x.png"), "--overwrite", "--quality", "fast"]
+    assert cli.main([*command, *options]) == 0
+    assert "y.png: the restoration oscillates" in capsys.readouterr().err
+    assert cli.main([*command, *options, "--strict"]) == 1
+    assert cli.main([*command, *options[:-1], "superb"]) == 2
+    assert "expected a quality of fast, default, best, got 'superb'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"task": "sharpen"}, "expected a task of deblur, sr, inpaint, denoise, got 'sharpen'"),
+        ({"task": "deblur"}, "expected a kernel for the task deblur, got none"),
+        ({"task": "sr", "factor": 1}, "a whole number from 2 to 64, got 1"),
+        ({"task": "sr", "factor": 10**6}, "a whole number from 2 to 64, got 1000000"),
+        ({"task": "denoise", "noise_std": 5.0}, "from 0 to 1, the images' unit, got 5"),
+        ({"task": "denoise", "boundary": "open"}, "boundary natural or circular, got 'open'"),
+        ({"task": "denoise", "sharpness": 3}, "expected settings of .*, got 'sharpness'"),
+        ({"task": "inpaint", "mask": np.zeros((16, 16))}, "a mask .* with observed pixels"),
+    ],
+)
+def test_mistakes(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        hj.restore_photograph(np.full((16, 16, 3), 0.5, np.float32), **arguments)
