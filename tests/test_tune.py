@@ -10,7 +10,7 @@ import hvae_jax as hj
 from benchmarks import __main__ as benchmarks
 from benchmarks import problems, tune
 from benchmarks.tune import Case, Scores, search
-from tests.conftest import random_prior, tiny_config
+from tests.helpers import random_prior, tiny_config
 
 
 def test_search_finds_the_top_of_a_parabola():
