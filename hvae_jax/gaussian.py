@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 _LOG_2PI = 1.8378770664093453
 
@@ -21,7 +21,7 @@ def sum_per_image(x: Float[Array, "B *shape"]) -> Float[Array, " B"]:
     return jnp.sum(x, axis=tuple(range(1, x.ndim)))
 
 
-def per_image(value: Float[Array, " B"] | Float[Array, ""], like: Float[Array, "B *shape"]) -> Array:
+def per_image(value: Shaped[Array, "#B"] | Shaped[Array, ""], like: Shaped[Array, "B *shape"]) -> Array:
     """Append axes to a scalar or a per-image vector until it broadcasts against `like`."""
     value = jnp.asarray(value, like.dtype)
     return value if value.ndim == 0 else value.reshape(value.shape + (1,) * (like.ndim - value.ndim))
@@ -77,7 +77,9 @@ def sample(p: Gaussian, noise: Array) -> Float[Array, "B *shape"]:
     return p.mean + p.std * noise.astype(p.mean.dtype)
 
 
-def tempered_product(q: Gaussian, p: Gaussian, temperature: Float[Array, "..."], beta: Float[Array, "..."]) -> Gaussian:
+def tempered_product(
+    q: Gaussian, p: Gaussian, temperature: Float[Array, "..."] | float, beta: Float[Array, "..."] | float
+) -> Gaussian:
     """The Gaussian proportional to q^β p^λ, λ = 1/τ² - β: mean and deviation of eq. 18.
 
     m = (βS_q + λS_p)⁻¹ (βS_q m_q + λS_p m_p),  s² = (βS_q + λS_p)⁻¹,  S: precisions.

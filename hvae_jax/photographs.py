@@ -577,7 +577,7 @@ def configure(
     return RestoreConfig(**changes)
 
 
-def finish(restored: Array, box: Box, image: Image) -> Float[np.ndarray, "H W C"]:
+def finish(restored: Array | np.ndarray, box: Box, image: Image) -> Float[np.ndarray, "H W C"]:
     """The result's pixels: without what was added at the borders, grey where the photograph is."""
     pixels = np.asarray(images.crop(restored, box))
     return pixels.mean(axis=-1, keepdims=True) if image.pixels.shape[-1] == 1 else pixels

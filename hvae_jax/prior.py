@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from hvae_jax.files import write_atomically
@@ -152,7 +153,7 @@ class Prior:
                 raise
 
 
-def _overflows(narrow: Array, wide: Array) -> bool:
+def _overflows(narrow: Array, wide: ArrayLike) -> bool:
     return bool(jnp.any(jnp.isinf(narrow) & jnp.isfinite(wide)))
 
 

@@ -17,7 +17,7 @@ for module in (restore, degrade, sample, train, info):
     app.command()(getattr(module, module.__name__.rpartition(".")[2]))
 
 
-def _show_version(wanted: bool) -> None:
+def _show_version(wanted: bool) -> bool:
     if wanted:
         import importlib.metadata
 
@@ -27,6 +27,7 @@ def _show_version(wanted: bool) -> None:
             version = "(not installed)"
         typer.echo(f"hvae-jax {version}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

@@ -225,8 +225,8 @@ class Pass:
     """
 
     rule: LatentRule
-    temperature: Float[Array, "B L"]
-    beta: Float[Array, " B"]
+    temperature: Float[Array, "#B L"]
+    beta: Float[Array, "#B"]
     noise: Any = None
     latents: Sequence[Array] | None = None
     collect: frozenset[str] = frozenset()

@@ -284,7 +284,7 @@ class VDVAE(nn.Module):
         self.bias = self.param("bias", nn.initializers.zeros, (resolutions[-1].width,))
         self.output_conv = conv(10 * config.mixtures, 1)
 
-    def bottom_up(self, image: Float[Array, "B H W C"], noise_level: None = None) -> tuple[Array, ...]:
+    def bottom_up(self, image: Float[Array, "B H W C"], noise_level: Array | None = None) -> tuple[Array, ...]:
         """The deterministic encoder: one activation per resolution.
 
         Args:
@@ -313,7 +313,7 @@ class VDVAE(nn.Module):
         activations: tuple[Array, ...] | None,
         settings: Pass,
         shape: tuple[int, int, int] | None = None,
-        noise_level: None = None,
+        noise_level: Array | None = None,
     ) -> TopDown:
         """The top-down pass.
 
@@ -355,7 +355,7 @@ class VDVAE(nn.Module):
         return LogisticMixtureDecoder.of(parameters, self.config.channels)
 
     def __call__(
-        self, image: Float[Array, "B H W C"], settings: Pass, noise_level: None = None
+        self, image: Float[Array, "B H W C"], settings: Pass, noise_level: Array | None = None
     ) -> tuple[LogisticMixtureDecoder, TopDown]:
         """Encode, pass and decode."""
         result = self.top_down(self.bottom_up(image, noise_level), settings)

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import numbers
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple, NoReturn, TypeAlias
 
@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Real
 
 Shape: TypeAlias = tuple[int, ...]
 Map: TypeAlias = Callable[[Array], Array]
-Ratio: TypeAlias = Float[ArrayLike, "*batch"]
+Ratio: TypeAlias = Float[ArrayLike, "*batch"] | Float[ArrayLike, ""]
+Kernel: TypeAlias = Real[ArrayLike, "*batch kernel_height kernel_width"] | Sequence[Sequence[float]]
 DataStep: TypeAlias = Callable[
     [Float[ArrayLike, "*batch height width channels"], Ratio], Float[Array, "*batch height width channels"]
 ]
@@ -176,7 +177,7 @@ class Operator(abc.ABC):
         ratio: Ratio,
         method: Literal["exact", "cg"] = "exact",
         cg_steps: int | None = None,
-        cg_tolerance: float = 1e-6,
+        cg_tolerance: float | Array = 1e-6,
     ) -> Float[Array, "*batch height width channels"]:
         """argmin_x ½‖A x − y‖² + (ratio/2)‖x − u‖²: the data step of one iteration.
 
@@ -207,7 +208,7 @@ class Operator(abc.ABC):
         y: Float[ArrayLike, "*observations"],
         method: Literal["exact", "cg"] = "exact",
         cg_steps: int | None = None,
-        cg_tolerance: float = 1e-6,
+        cg_tolerance: float | Array = 1e-6,
     ) -> DataStep:
         """The data step for one observation, with all that does not depend on u and ratio computed once.
 
@@ -254,7 +255,9 @@ class Operator(abc.ABC):
         """
         return self._cg_step(y, tolerance=10 * float(jnp.finfo(y.dtype).eps))
 
-    def _cg_step(self, y: Array, steps: int | None = None, tolerance: float = 0.0) -> Callable[[Array, Array], Array]:
+    def _cg_step(
+        self, y: Array, steps: int | None = None, tolerance: float | Array = 0.0
+    ) -> Callable[[Array, Array], Array]:
         """The method "cg" of `data_step_for`."""
         forward, adjoint = self.bind(self.image_shape(y.shape), y.dtype)
 
@@ -275,13 +278,13 @@ class Operator(abc.ABC):
 
 @partial(jax.jit, static_argnames=("method", "cg_steps"))
 def _data_step(
-    operator: Operator, u: Array, y: Array, ratio: Array, method: str, cg_steps: int | None, cg_tolerance: float
+    operator: Operator, u: Array, y: Array, ratio: Array, method: str, cg_steps: int | None, cg_tolerance: float | Array
 ) -> Array:
     """`Operator.data_step`, compiled once for all calls with the same shapes."""
     return operator.data_step_for(y, method, cg_steps, cg_tolerance)(u, ratio)  # type: ignore[arg-type]
 
 
-def _check_method(method: str, cg_steps: int | None, cg_tolerance: float) -> None:
+def _check_method(method: str, cg_steps: int | None, cg_tolerance: float | Array) -> None:
     """Refuse settings of a data step that cannot be meant; see `Operator.data_step_for`."""
     if method not in ("exact", "cg"):
         raise ValueError(f'the method of a data step is "exact" or "cg", got {method!r}')
@@ -300,7 +303,7 @@ def _check_ratio(ratio: Ratio) -> None:
 
 
 def conjugate_gradient(
-    matvec: Map, b: Float[Array, "*batch height width channels"], steps: int | None, tolerance: float
+    matvec: Map, b: Float[Array, "*batch height width channels"], steps: int | None, tolerance: float | Array
 ) -> Float[Array, "*batch height width channels"]:
     """Solves M d = b from d = 0, each image of a batch by itself, for a symmetric positive definite M.
 

@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float
 
-from hvae_jax.operators.base import Map, Operator, Shape, check_image_shape, is_concrete
+from hvae_jax.operators.base import Kernel, Map, Operator, Shape, check_image_shape, is_concrete
 
 
 class Blur(Operator, arrays=("kernel",)):
@@ -32,7 +32,7 @@ class Blur(Operator, arrays=("kernel",)):
 
     kernel: Float[Array, "*batch kernel_height kernel_width"]
 
-    def __init__(self, kernel: Float[ArrayLike, "*batch kernel_height kernel_width"], normalize: bool = True) -> None:
+    def __init__(self, kernel: Kernel, normalize: bool = True) -> None:
         self._set(kernel=as_kernel(kernel, normalize))
 
     def image_shape(self, observation_shape: Shape) -> Shape:
@@ -63,7 +63,7 @@ class Blur(Operator, arrays=("kernel",)):
         return self._observation(y)[0]
 
 
-def as_kernel(kernel: Float[ArrayLike, "*batch height width"], normalize: bool) -> Float[Array, "*batch height width"]:
+def as_kernel(kernel: Kernel, normalize: bool) -> Float[Array, "*batch kernel_height kernel_width"]:
     """The kernel as a checked float array, divided by its sum if asked; see `Blur`."""
     # Checked in numpy: inside a compiled function jax would make tracers even of known values.
     known = np.asarray(kernel) if is_concrete(kernel) else None

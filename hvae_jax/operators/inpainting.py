@@ -1,7 +1,7 @@
 """Operators that act on each pixel by itself: inpainting and denoising."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -29,7 +29,7 @@ class Inpainting(Operator, arrays=("mask",)):
 
     mask: Bool[Array, "*batch height width mask_channels"]
 
-    def __init__(self, mask: Shaped[ArrayLike, "..."]) -> None:
+    def __init__(self, mask: Shaped[ArrayLike, "..."] | Sequence[Any]) -> None:
         shape = np.shape(mask)
         if len(shape) not in (2, 3, 4):
             raise ValueError(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from hvae_jax.operators.base import Map, Operator, Shape, check_image_shape
+from hvae_jax.operators.base import Kernel, Map, Operator, Shape, check_image_shape
 from hvae_jax.operators.blur import (
     as_kernel,
     check_kernel_fits,
@@ -44,7 +44,7 @@ class SuperResolution(Operator, arrays=("kernel",), static=("factor",)):
 
     def __init__(
         self,
-        kernel: Float[ArrayLike, "*batch kernel_height kernel_width"],
+        kernel: Kernel,
         factor: int,
         normalize: bool = True,
     ) -> None:

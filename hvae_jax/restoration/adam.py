@@ -54,7 +54,7 @@ class Descent(NamedTuple):
 
 def restore_adam(
     prior: Prior,
-    y: Float[ArrayLike, "*B h w c"],
+    y: Float[ArrayLike, "*observations"],
     operator: Operator,
     noise_std: ArrayLike,
     config: RestoreConfig,

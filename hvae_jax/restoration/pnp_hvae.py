@@ -34,7 +34,7 @@ from hvae_jax.restoration.settings import RestoreConfig, StopState
 
 def restore(
     prior: Prior,
-    y: Float[ArrayLike, "*B h w c"],
+    y: Float[ArrayLike, "*observations"],
     operator: Operator,
     noise_std: ArrayLike,
     config: RestoreConfig | None = None,

@@ -74,7 +74,7 @@ def sampling_config(config: RestoreConfig) -> RestoreConfig:
 
 def sample_posterior(
     prior: Prior,
-    y: Float[ArrayLike, "*B h w c"],
+    y: Float[ArrayLike, "*observations"],
     operator: Operator,
     noise_std: ArrayLike,
     key: Key[Array, ""],
@@ -136,7 +136,9 @@ def sample_posterior(
 
 
 @jax.jit
-def _sample_posterior(problem: Problem, keys: Key[Array, "chains B"], burn_in: int, sweeps: int) -> Posterior:
+def _sample_posterior(
+    problem: Problem, keys: Key[Array, "chains B"], burn_in: Int[Array, ""], sweeps: Int[Array, ""]
+) -> Posterior:
     prior, operator, y, noise_std, config, *_ = problem
     x, levels, beta = problem.x0, prior.levels, config.stop.betas[1]
     rows = (jnp.asarray(config.decoder_std), jnp.asarray(config.noise_level))

@@ -177,7 +177,7 @@ def config_from_rows(
         if len(values) > 1:
             raise ValueError(f"the noise levels of this batch need settings that differ in {name}; restore them apart")
 
-    def number(name: str, default: float | None = None) -> np.ndarray:
+    def number(name: str, default: float | None = None) -> np.ndarray | np.floating:
         return np.interp(sigma, sigmas, [r[name] if default is None else r.get(name, default) for r in rows])
 
     common: dict[str, Any] = {"temperature": _temperature(rows, sigmas, sigma, levels), "stop": _stop_rule(row)}
@@ -201,7 +201,9 @@ def _stop_rule(row: Mapping[str, Any]) -> Residual | Plateau:
     return Plateau(**named) if row.get("stop") == "plateau" else Residual(named.get("tolerance", 0.0))
 
 
-def _temperature(rows: Sequence[Mapping[str, Any]], sigmas: np.ndarray, sigma: np.ndarray, levels: int) -> ArrayLike:
+def _temperature(
+    rows: Sequence[Mapping[str, Any]], sigmas: np.ndarray, sigma: np.ndarray | np.floating, levels: int
+) -> ArrayLike:
     """τ: a number, or one per image (B, 1); (L,) or (B, L) where a row has it change over the levels."""
     ends = np.array([np.broadcast_to(row["temperature"], 2) for row in rows])
     coarsest, finest = (np.interp(sigma, sigmas, ends[:, i])[..., None] for i in (0, 1))

@@ -33,16 +33,16 @@ class History(NamedTuple):
         psnr_mean: PSNR of μ_k.
     """
 
-    residual: Float[Array, "B K"]
-    data_term: Float[Array, "B K"]
-    latent_term: Float[Array, "B K"]
-    decoder_term: Float[Array, "B K"]
-    beta: Float[Array, "B K"]
-    psnr_x: Float[Array, "B K"] | None
-    psnr_mean: Float[Array, "B K"] | None
+    residual: Float[Array, "*B K"]
+    data_term: Float[Array, "*B K"]
+    latent_term: Float[Array, "*B K"]
+    decoder_term: Float[Array, "*B K"]
+    beta: Float[Array, "*B K"]
+    psnr_x: Float[Array, "*B K"] | None
+    psnr_mean: Float[Array, "*B K"] | None
 
     @property
-    def objective(self) -> Float[Array, "B K"]:
+    def objective(self) -> Float[Array, "*B K"]:
         """J1(x_k, z_k) (eq. 15), up to constants."""
         return self.data_term + self.latent_term + self.decoder_term
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Real
 
 from hvae_jax import gaussian
 from hvae_jax.likelihood import GaussianDecoder
@@ -52,7 +52,7 @@ def elbo_terms(
     return jnp.mean(decoder.nll(target)) / normalizer, jnp.mean(kl, axis=0) / normalizer
 
 
-def kl_weights(kl: Float[Array, " L"], step: Float[Array, ""], config: LossConfig) -> Float[Array, " L"]:
+def kl_weights(kl: Float[Array, " L"], step: Real[Array, ""], config: LossConfig) -> Float[Array, " L"]:
     """Weights of the levels' KL: the β schedule times the γ schedule.
 
     β rises linearly from `beta_min` to 1. During the first `gamma_steps` the levels are balanced: a level's
@@ -85,7 +85,7 @@ def loss_fn(
     model: PatchVDVAE,
     images: Float[Array, "B H W C"],
     key: Array,
-    step: Float[Array, ""],
+    step: Real[Array, ""],
     config: LossConfig,
     iterates: tuple[Float[Array, "n H W C"], Float[Array, " n"]] | None = None,
 ) -> tuple[Float[Array, ""], tuple[LossTerms, Float[Array, "B H W C"]]]:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, UInt8
 
@@ -144,7 +145,7 @@ def grown(params: dict, larger: dict) -> dict:
             f"first {min(wrong)}: expected {shapes[0]}, got {shapes[1]}"
         )
 
-    def place(path: tuple, leaf: Array) -> Array:
+    def place(path: tuple, leaf: Array) -> Array | np.ndarray:
         given = small.get(jax.tree_util.keystr(path))
         if given is not None and given.shape == leaf.shape:
             return given
@@ -155,7 +156,7 @@ def grown(params: dict, larger: dict) -> dict:
     return jax.tree_util.tree_map_with_path(place, larger)
 
 
-def _grows(name: str, small: Array | None, large: Array | None) -> bool:
+def _grows(name: str, small: Array | np.ndarray | None, large: Array | np.ndarray | None) -> bool:
     if large is None:
         return False
     if small is None:
