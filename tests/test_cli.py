@@ -467,7 +467,7 @@ MISTAKES = {
     "unknown option": ((*RESTORE, *DENOISE, "--frobnicate"), "--frobnicate"),
     "unknown command": (("repair",), "repair"),
     "unknown boundary": ((*RESTORE, *DEBLUR, "--boundary", "open"), "open"),
-    "unknown kernel": ((*RESTORE, "--task", "deblur", "--kernel", "box:3"), "box:3"),
+    "unknown kernel": ((*RESTORE, "--task", "deblur", "--kernel", "star:3"), "star:3"),
     "kernel without number": ((*RESTORE, "--task", "deblur", "--kernel", "motion:3"), "motion:LENGTH,ANGLE"),
     "kernel file": ((*RESTORE, "--task", "deblur", "--kernel", "negative.npy"), "negative.npy"),
     "kernel too large": ((*RESTORE, "--task", "deblur", "--kernel", "gaussian:9"), "at most the image's"),

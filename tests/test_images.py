@@ -447,6 +447,12 @@ def test_made_kernels():
     assert gaussian.shape == (11, 11)
     assert (gaussian.sum(0) * offset**2).sum() == pytest.approx(1.6**2, rel=0.02)
     np.testing.assert_allclose(images.parse_kernel("motion:9,0"), np.full((1, 9), 1 / 9), rtol=1e-6)
+    np.testing.assert_allclose(images.parse_kernel("box:3"), np.full((3, 3), 1 / 9), rtol=1e-6)
+    np.testing.assert_allclose(images.parse_kernel("box:4").sum(axis=0), [1 / 8, 1 / 4, 1 / 4, 1 / 4, 1 / 8], rtol=1e-6)
+    assert (images.parse_kernel("disk:8") > 0).sum() == pytest.approx(np.pi * 8.5**2, rel=0.03)
+    flat, upright = images.parse_kernel("gaussian:3,1,0"), images.parse_kernel("gaussian:3,1,90")
+    np.testing.assert_allclose(flat, upright.T, atol=1e-7)
+    assert flat.sum(axis=0).std() < flat.sum(axis=1).std()  # wide
     np.testing.assert_allclose(images.parse_kernel("motion:9,-90"), np.full((9, 1), 1 / 9), rtol=1e-6)
     np.testing.assert_array_equal(images.parse_kernel("motion:0.5,30"), [[1]])
     rising = images.parse_kernel("motion:11,45")  # counter-clockwise: from bottom left to top right
@@ -492,7 +498,7 @@ def test_kernel_mistakes(tmp_path):
     (tmp_path / "k.mat").touch()
     (tmp_path / "k.npy").mkdir()
     for spec, match in [
-        ("gaussian:", "expected gaussian:WIDTH with numbers, got ''"),
+        ("gaussian:", "expected gaussian:WIDTH or gaussian:WIDTH,HEIGHT,ANGLE with numbers, got ''"),
         ("gaussian:wide", "got 'wide'"),
         ("gaussian:1,2", "got '1,2'"),
         ("gaussian:0", "above 0 and at most 256, got 0"),
@@ -500,7 +506,7 @@ def test_kernel_mistakes(tmp_path):
         ("gaussian:1e9", "at most 256, got 1e[+]09"),
         ("motion:5", "expected motion:LENGTH,ANGLE"),
         ("motion:-5,30", "above 0"),
-        ("box:3", "expected gaussian:WIDTH, motion:LENGTH,ANGLE or a file"),
+        ("star:3", "expected gaussian:WIDTH, motion:LENGTH,ANGLE, disk:RADIUS, box:SIDE or a file"),
         ("nowhere.npz:a", "no such file"),
         (str(tmp_path / "two.npz"), "got 2; choose with .*:NAME from a, b"),
         (str(tmp_path / "two.npz:c"), "named c, got a, b"),

@@ -31,13 +31,22 @@ KernelOption = Annotated[
     typer.Option(
         metavar="KERNEL",
         help="Blur kernel: gaussian:WIDTH (standard deviation in pixels), motion:LENGTH,ANGLE (pixels, degrees "
-        "counter-clockwise from the horizontal), or a file (.npy, .npz, .txt, .csv or an image). Needed by deblur; "
+        "counter-clockwise from the horizontal), disk:RADIUS (out of focus), box:SIDE, or a file (.npy, .npz, .txt, "
+        ".csv or an image), its centre at half its size, rounded down. Needed by deblur; "
         "for sr the default is the average over FACTOR x FACTOR pixels.",
     ),
 ]
 FactorOption = Annotated[
     int | None,
     typer.Option(min=2, help="For sr: how many times fewer pixels there are along each side."),
+]
+AlignOption = Annotated[
+    str,
+    typer.Option(
+        metavar="center|corner",
+        help="For sr with a kernel: where in its cell of FACTOR x FACTOR pixels a reduced pixel lies. center, as most "
+        "programs reduce pictures; corner, as simulated data often is.",
+    ),
 ]
 MaskOption = Annotated[
     Path | None,
