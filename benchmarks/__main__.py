@@ -140,6 +140,7 @@ def _run(args: argparse.Namespace, command: str) -> None:
     import hvae_jax as hj
     from benchmarks.experiments.common import Options
     from benchmarks.problems import DATA, load_images
+    from hvae_jax.prior import BUNDLED
 
     experiment = importlib.import_module(f"benchmarks.experiments.{args.name}")
     prior = hj.load_prior() if args.prior is None else hj.load_prior(args.prior)
@@ -147,7 +148,7 @@ def _run(args: argparse.Namespace, command: str) -> None:
     experiment.run(
         Options(
             prior=prior,
-            prior_name=args.prior or hj.prior.BUNDLED,
+            prior_name=args.prior or BUNDLED,
             images=load_images(args.images or default, prior.image_size or args.size, args.limit),
             out=args.out,
             command=command,

@@ -56,7 +56,7 @@ from hvae_jax.models import hierarchy
 from hvae_jax.models.hierarchy import Pass
 from hvae_jax.operators import Blur, Denoising, Inpainting, SuperResolution
 from hvae_jax.photographs import LEAST_ESTIMATE
-from hvae_jax.prior import Prior
+from hvae_jax.prior import BUNDLED, Prior, find_prior
 from hvae_jax.training.config import TrainConfig
 from hvae_jax.training.loss import elbo_terms
 
@@ -353,7 +353,7 @@ def parser() -> argparse.ArgumentParser:
         "python -m benchmarks.card", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = main.add_argument
-    add("--prior", default=hj.prior.BUNDLED, metavar="NAME|DIR", help="default: the bundled one")
+    add("--prior", default=BUNDLED, metavar="NAME|DIR", help="default: the bundled one")
     add("--out", type=Path, required=True, metavar="DIR", help="folder of README.md and its pictures: the prior's")
     add("--results", type=Path, default=RESULTS, metavar="DIR", help="of the experiments (default benchmarks/results)")
     add("--tables", default=",".join(TABLES), metavar="A,B", help=f"experiments to show (default {','.join(TABLES)})")
@@ -371,7 +371,7 @@ def parser() -> argparse.ArgumentParser:
 def write_card(args: argparse.Namespace, command: str) -> None:
     """Measure, and write the card."""
     prior = hj.load_prior(args.prior)
-    folder = hj.prior.find_prior(args.prior)
+    folder = find_prior(args.prior)
     described = json.loads((folder / "prior.json").read_text())
     if described["family"] != "patch_vdvae":
         raise ValueError(f"expected a prior of the family patch_vdvae, got {described['family']}")

@@ -47,11 +47,11 @@ MOST_TRIALS = 4
 MOST_NOISE = 50 / GREY_LEVELS
 """Highest noise that is assumed unasked; the prior was trained on up to 51."""
 
-RINGING = 0.5
+RINGING = 0.75
 """Growth of the total variation over what a kernel explains, above which a picture oscillates; sharp photographs have
 at most this. Found on training photographs."""
 
-WARY_RINGING = 0.35
+WARY_RINGING = 0.5
 """The same, once a first trial has shown that the noise is not what it seemed."""
 
 LEAST_DENOISED = 8 / GREY_LEVELS
