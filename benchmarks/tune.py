@@ -27,8 +27,9 @@ from jaxtyping import Float
 import hvae_jax as hj
 from benchmarks.experiment import Run, settings_of, standard_error
 from benchmarks.experiments.common import digest
-from benchmarks.problems import SUPER_RESOLUTION_KERNEL, Images, load_kernels, mask
+from benchmarks.problems import SUPER_RESOLUTION_KERNEL, load_kernels
 from hvae_jax.files import write_atomically
+from hvae_jax.images import Squares, make_mask
 from hvae_jax.metrics import psnr
 from hvae_jax.operators import Blur, Denoising, Inpainting, Operator, SuperResolution
 from hvae_jax.prior import Prior
@@ -198,7 +199,7 @@ def degradations(
         blurs = np.stack(list(load_kernels(kernels, KERNELS).values()))
         return lambda index: Blur(blurs[np.array(index) % len(blurs)])
     if task == "Inpainting":
-        masks = np.stack([mask(kind, size, seed) for kind in MASKS])[..., None]
+        masks = np.stack([make_mask(kind, size, seed) for kind in MASKS])[..., None]
         return lambda index: Inpainting(masks[np.array(index) % len(masks)])
     if factor is not None:
         (kernel,) = load_kernels(kernels, (SUPER_RESOLUTION_KERNEL,)).values()
@@ -289,7 +290,7 @@ def search(measure: Measure, start: Row, count: int, rounds: int = 2) -> tuple[R
 
 def tune(
     prior: Prior,
-    images: Images,
+    images: Squares,
     run: Run,
     *,
     tasks: Sequence[str] = TASKS,
@@ -386,7 +387,7 @@ def write_settings(directory: Path, settings: dict[str, list[Row]], measured_on:
 
 
 def main(
-    directory: Path, images: Images, out: Path, command: str, *, kernels: Path | None, seed: int, **options: Any
+    directory: Path, images: Squares, out: Path, command: str, *, kernels: Path | None, seed: int, **options: Any
 ) -> None:
     """Tune the prior in a directory and write its settings.
 

@@ -275,16 +275,6 @@ def test_draws_of_the_final_table():
     assert 0.01 < np.mean(first[0].observed != second[0].observed) < 1
 
 
-@pytest.mark.parametrize("kind", [*problems.MASKS, "boxes"])
-def test_masks(kind):
-    mask = problems.mask(kind, 256, 0)
-    np.testing.assert_array_equal(mask, problems.mask(kind, 256, 0))
-    assert set(np.unique(mask)) == {0, 1}
-    random = {"random50": (0.48, 0.52), "random80": (0.78, 0.82)}
-    low, high = {"objects": (0.01, 0.15), "boxes": (0.03, 0.15), "text": (0.03, 0.3), **random}[kind]
-    assert low < 1 - mask.mean() < high
-
-
 def test_problems_share_their_noise():
     found = problems.load_images(None, 64, 3)
     assert found.pixels.shape == (3, 64, 64, 3)
