@@ -387,7 +387,7 @@ def test_help_and_version(run):
     for arguments in ((), ("--help",)):
         code, out, _ = run(*arguments)
         assert code == 0
-        assert all(name in out for name in ("restore", "degrade", "sample", "train", "info"))
+        assert all(name in out for name in ("restore", "degrade", "sample", "train", "tune", "info"))
     assert run("--version")[1].startswith("hvae-jax ")
 
 

@@ -3,13 +3,13 @@
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
-from hvae_jax.images.read import NPY, SUFFIXES, ImageError, check_is_file, decode_npy, read_image, reason
+from hvae_jax.images.read import NPY, SUFFIXES, FilePath, ImageError, check_is_file, decode_npy, read_image, reason
 
 # In pixels, of kernels made from numbers: far above any blur worth restoring, and a slip fits in memory.
 _MAX_KERNEL_WIDTH = 256
@@ -62,6 +62,38 @@ def parse_kernel(
         raise ImageError(f"kernel {spec}: expected at most the image's {max_shape} pixels, got {kernel.shape}")
     weights = kernel.astype(np.float64) / float(kernel.max())  # first, for the sum must not overflow
     return (weights / weights.sum()).astype(np.float32)
+
+
+def read_kernels(
+    path: FilePath, names: Sequence[str] | None = None
+) -> dict[str, Float[np.ndarray, "kernel_height kernel_width"]]:
+    """Read blur kernels from an .npz file.
+
+    Args:
+        path: the file.
+        names: of the kernels, in the order wanted; by default all that are there.
+
+    Returns:
+        The kernels by name, each as `parse_kernel` gives it.
+
+    Raises:
+        ImageError: there is no such file or kernel, or one is none.
+    """
+    path = Path(path)
+    check_is_file(path)
+    if path.suffix.lower() != ".npz":
+        raise ImageError(f"{path}: expected an .npz file of kernels, got {path.suffix or 'no ending'}")
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            known = list(archive.files)
+    except Exception as error:  # damaged archives raise nearly anything; an array alone has no names
+        raise ImageError(f"{path}: expected an .npz file of kernels, got another or a damaged file") from error
+    wanted = known if names is None else names
+    if missing := [name for name in wanted if name not in known]:
+        raise ImageError(f"{path}: expected kernels named {', '.join(wanted)}, got none named {missing[0]}")
+    if not wanted:
+        raise ImageError(f"{path}: expected kernels, found none")
+    return {name: parse_kernel(f"{path}:{name}") for name in wanted}
 
 
 def _gaussian(width: float, height: float | None = None, angle: float = 0.0) -> np.ndarray:
