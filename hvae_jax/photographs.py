@@ -240,6 +240,7 @@ def restore_photograph(
     estimate = images.NoiseEstimate(noise_std, "given") if noise_std is not None else estimated(image, degradation)
     std, warnings = estimate.std, []
     unusable: Bool[np.ndarray, "H W"] | None = None
+    pixels = enlarge(image.pixels, degradation.factor)  # stays so where the iteration diverges
     for trial in range(MOST_TRIALS):
         y, operator, box = pose(image, degradation, boundary, prior, unusable)
         config = configure(prior, std, operator, quality, changes)
