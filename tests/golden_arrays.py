@@ -13,7 +13,7 @@ from hvae_jax import gaussian
 from hvae_jax.gaussian import Gaussian
 from hvae_jax.models import hierarchy
 from hvae_jax.models.hierarchy import LevelOutputs, Pass
-from tests.conftest import GOLDEN, relative_error
+from tests.helpers import GOLDEN, relative_error
 
 BARS = {"float32": 1e-4, "float64": 1e-9}
 

@@ -15,7 +15,7 @@ from hvae_jax.metrics import psnr
 from hvae_jax.models.vdvae import VDVAE
 from hvae_jax.prior import Prior
 from hvae_jax.restoration import Plateau, Residual, RestoreConfig, Status, adam, restore_adam
-from tests.conftest import GOLDEN, official_prior, relative_error
+from tests.helpers import GOLDEN, official_prior, relative_error
 
 KERNEL = np.outer([1, 2, 1], [1, 2, 1]) / 16.0
 PLAIN = RestoreConfig(temperature=0.9, decoder_std=0.1, max_iterations=6, stop=Residual(0.0))

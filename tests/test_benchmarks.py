@@ -17,7 +17,7 @@ from benchmarks.experiments import ablation, common, final
 from hvae_jax import images
 from hvae_jax.models.patch_vdvae import PRESETS
 from hvae_jax.operators import Inpainting
-from tests.conftest import random_prior, tiny_config
+from tests.helpers import random_prior, tiny_config
 
 pytest.importorskip("matplotlib", reason="needs the extra bench")
 

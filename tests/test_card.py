@@ -17,7 +17,7 @@ from hvae_jax.images import Squares
 from hvae_jax.prior import Prior
 from hvae_jax.training import TrainConfig
 
-from .conftest import model_of, random_prior, tiny_config
+from .helpers import model_of, random_prior, tiny_config
 
 pytest.importorskip("jinja2", reason="needs the extra bench")
 

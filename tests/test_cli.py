@@ -22,7 +22,7 @@ from hvae_jax.models.patch_vdvae import PatchVDVAE
 from hvae_jax.prior import Metadata, Prior
 from hvae_jax.restoration import pnp_hvae
 
-from .conftest import random_prior, tiny_config, tiny_vdvae_config
+from .helpers import random_prior, tiny_config, tiny_vdvae_config
 
 PHOTO = Path(__file__).parent / "data" / "chelsea256.png"
 DEBLUR = ("--task", "deblur", "--kernel", "gaussian:1.6")

@@ -14,7 +14,7 @@ import hvae_jax as hj
 from hvae_jax import operators
 from hvae_jax.prior import Metadata
 from hvae_jax.restoration import restore_adam
-from tests.conftest import random_prior, tiny_config
+from tests.helpers import random_prior, tiny_config
 
 SIDE = 16
 

@@ -22,8 +22,8 @@ from conversion.mapping import expand
 from conversion.torch_file import CheckpointError, Storage, Tensor, load
 from hvae_jax import images
 from hvae_jax.models.vdvae import PRESETS as VDVAE_PRESETS
-from tests.conftest import GOLDEN, OFFICIAL
 from tests.golden_arrays import close
+from tests.helpers import GOLDEN, OFFICIAL
 from tests.test_torch_file import BROKEN, FORGED, LIVE, archive, legacy_file, marker, zip_file  # noqa: F401
 
 FAMILIES = pytest.mark.parametrize("family", OFFICIAL)

@@ -12,7 +12,7 @@ import pytest
 from conversion import cli, download
 from conversion.download import OFFICIAL, DownloadError, Official, fetch
 from hvae_jax import load_prior
-from tests.conftest import GOLDEN
+from tests.helpers import GOLDEN
 
 TINY = (GOLDEN / "tiny_patchvdvae.pth").read_bytes()
 """Larger than a chunk, so that a cut may fall between two."""

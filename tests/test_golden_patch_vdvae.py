@@ -9,7 +9,6 @@ from hvae_jax.encoding import encode
 from hvae_jax.likelihood import GaussianDecoder
 from hvae_jax.models import hierarchy
 from hvae_jax.models.hierarchy import Pass
-from tests.conftest import official_prior
 from tests.golden_arrays import (
     BARS,
     bottom_up,
@@ -22,6 +21,7 @@ from tests.golden_arrays import (
     log_densities,
     run,
 )
+from tests.helpers import official_prior
 
 
 @pytest.fixture(scope="module")

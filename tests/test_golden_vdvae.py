@@ -11,7 +11,6 @@ from hvae_jax.likelihood import GaussianDecoder, LogisticMixtureDecoder
 from hvae_jax.models import hierarchy
 from hvae_jax.models.vdvae import FIVE_BIT_LEVELS, FIVE_BIT_SHIFT
 from hvae_jax.prior import Prior
-from tests.conftest import official_prior
 from tests.golden_arrays import (
     BARS,
     bottom_up,
@@ -24,6 +23,7 @@ from tests.golden_arrays import (
     log_densities,
     run,
 )
+from tests.helpers import official_prior
 
 
 @pytest.fixture(scope="module")

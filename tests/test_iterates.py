@@ -13,7 +13,7 @@ from hvae_jax.encoding import encode
 from hvae_jax.models.patch_vdvae import PRESETS, PatchVDVAE
 from hvae_jax.training import LossConfig, OptimizerConfig, TrainConfig, iterates
 from hvae_jax.training.state import grown, init_state, make_optimizer, train_step
-from tests.conftest import random_prior, tiny_config
+from tests.helpers import random_prior, tiny_config
 
 CONFIG = tiny_config(noise_conditional=True, clip_input=False, space_to_depth=2, activation="relu")
 

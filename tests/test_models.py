@@ -15,7 +15,7 @@ from hvae_jax.models.blocks import depth_to_space, space_to_depth
 from hvae_jax.models.hierarchy import HierarchyConfig, LevelOutputs, Pass
 from hvae_jax.models.patch_vdvae import PRESETS, PatchVDVAEConfig
 from hvae_jax.models.vdvae import PRESETS as VDVAE_PRESETS
-from tests.conftest import model_of, random_prior, tiny_config, tiny_vdvae_config
+from tests.helpers import model_of, random_prior, tiny_config, tiny_vdvae_config
 
 OFFICIAL_PARAMETERS = 14_770_942
 VDVAE_PARAMETERS = {

@@ -186,7 +186,7 @@ def test_killed_while_saving_leaves_nothing_that_loads(tmp_path):
     script = f"""
 import sys
 sys.path.insert(0, {str(os.getcwd())!r})
-from tests.conftest import random_prior, tiny_config
+from tests.helpers import random_prior, tiny_config
 prior = random_prior(tiny_config())
 print("ready", flush=True)
 while True:

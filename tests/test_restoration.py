@@ -30,7 +30,7 @@ from hvae_jax.restoration import (
 from hvae_jax.restoration import pnp_hvae as solver
 from hvae_jax.restoration.problem import Problem
 from hvae_jax.restoration.schedules import at_iteration, geometric, linear
-from tests.conftest import GOLDEN, official_prior, relative_error
+from tests.helpers import GOLDEN, official_prior, relative_error
 
 # ---- the official solver -------------------------------------------------------------------------------------------
 

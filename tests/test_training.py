@@ -43,7 +43,7 @@ from hvae_jax.training import state as state_module
 from hvae_jax.training.data import Photographs, random_crops
 from hvae_jax.training.loss import elbo_terms, kl_weights, loss_fn
 from hvae_jax.training.state import init_state, learning_rate, train_step, train_steps
-from tests.conftest import official_prior
+from tests.helpers import official_prior
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -14,7 +14,7 @@ from hvae_jax.tuning import cases
 from hvae_jax.tuning.cases import Case
 from hvae_jax.tuning.search import ONCE, START, Scores, search
 from hvae_jax.tuning.settings import Measurement
-from tests.conftest import random_prior, tiny_config
+from tests.helpers import random_prior, tiny_config
 
 
 def test_search_finds_the_top_of_a_parabola():
