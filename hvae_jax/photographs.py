@@ -51,7 +51,7 @@ RINGING = 0.75
 """Growth of the total variation over what a kernel explains, above which a picture oscillates; sharp photographs have
 at most this. Found on training photographs."""
 
-WARY_RINGING = 0.5
+WARY_RINGING = 0.35
 """The same, once a first trial has shown that the noise is not what it seemed."""
 
 LEAST_DENOISED = 8 / GREY_LEVELS

@@ -157,7 +157,7 @@ def test_the_command(prior, photos, tmp_path, monkeypatch, capsys):
     before = (prior / "prior.json").read_bytes()
     options = ["--count", "2", "--size", "16", "--tasks", "denoise", "--noise-std", "5,20", "--rounds", "1"]
     command = ["tune", "--prior", str(prior), "--images", str(photos), *options]
-    scores, calls, limit = Case.scores, [], 4
+    scores, calls, limit = Case.scores, [], 2
 
     def counted(case, model, pairs, batch):
         if len(calls) == limit:
@@ -173,7 +173,7 @@ def test_the_command(prior, photos, tmp_path, monkeypatch, capsys):
     assert (prior / "prior.json").read_bytes() == before
     done = {pair for call in calls for pair in call}
     kept = tmp_path / "prior-tuning" / "measured.jsonl"
-    assert len(kept.read_text().splitlines()) == len(done) > 4
+    assert len(kept.read_text().splitlines()) == len(done) > 2
     calls.clear()
     limit = np.inf
     assert cli.main(command) == 0
