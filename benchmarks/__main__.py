@@ -86,46 +86,9 @@ def parser() -> argparse.ArgumentParser:
             add("--tasks", type=names_of, default=argparse.SUPPRESS, metavar="A,B", help=tasks)
             add("--seeds", type=int, default=1, metavar="N", help="draws of the noise (default 1)")
             add("--validation", type=Path, metavar="DIR|LIST", help="images to tune other methods on, as --images")
-    _tune_options(names.add_parser("tune", help=TUNE, description=TUNE))
     report = names.add_parser("report", help="One HTML page of all results in a folder.")
     report.add_argument("out", type=Path, nargs="?", default=RESULTS, metavar="OUT")
     return main
-
-
-TUNE = "Choose the settings that a prior recommends, on validation images, and write them into its prior.json."
-
-
-def _tune_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--prior", type=Path, required=True, metavar="DIR", help="folder of the prior; its prior.json is replaced")
-    add("--images", type=Path, metavar="DIR|LIST", help="validation images, as for the experiments (default: the ten)")
-    add("--count", "--limit", type=int, default=6, metavar="N", help="take the first N images (default 6)")
-    add("--size", type=int, default=176, help="side of the squares that are cut from their middle (default 176)")
-    add("--tasks", metavar="A,B", help="some of Blur, SuperResolution, Inpainting, Denoising (default: all)")
-    add("--sigmas", metavar="S,S", help="noise levels in grey levels (default 2.55,7.65,12.75,25.5)")
-    add("--rounds", type=int, default=2, metavar="N", help="of each search (default 2)")
-    add("--batch", type=int, default=6, help="restorations per compiled call (default 6; more on an accelerator)")
-    add("--kernels", type=Path, metavar="FILE", help=".npz of blur kernels (default: the paper's)")
-    add("--seed", type=int, default=0, help="of masks and noise")
-    add("--out", type=Path, default=RESULTS, metavar="DIR", help="folder of the results (default benchmarks/results)")
-
-
-def _tune(args: argparse.Namespace, command: str) -> None:
-    from benchmarks import tune
-    from benchmarks.problems import load_images
-
-    tune.main(
-        args.prior,
-        load_images(args.images, args.size, args.count),
-        args.out,
-        command,
-        tasks=args.tasks.split(",") if args.tasks else tune.TASKS,
-        noise_levels=[float(sigma) for sigma in args.sigmas.split(",")] if args.sigmas else tune.NOISE_LEVELS,
-        kernels=args.kernels,
-        seed=args.seed,
-        batch=args.batch,
-        rounds=args.rounds,
-    )
 
 
 def _run(args: argparse.Namespace, command: str) -> None:
@@ -134,12 +97,10 @@ def _run(args: argparse.Namespace, command: str) -> None:
 
         print(write_report(args.out))
         return
-    if args.name == "tune":
-        _tune(args, command)
-        return
     import hvae_jax as hj
     from benchmarks.experiments.common import Options
     from benchmarks.problems import DATA, load_images
+    from hvae_jax.prior import BUNDLED
 
     experiment = importlib.import_module(f"benchmarks.experiments.{args.name}")
     prior = hj.load_prior() if args.prior is None else hj.load_prior(args.prior)
@@ -147,7 +108,7 @@ def _run(args: argparse.Namespace, command: str) -> None:
     experiment.run(
         Options(
             prior=prior,
-            prior_name=args.prior or hj.prior.BUNDLED,
+            prior_name=args.prior or BUNDLED,
             images=load_images(args.images or default, prior.image_size or args.size, args.limit),
             out=args.out,
             command=command,

@@ -17,6 +17,7 @@ from benchmarks.pictures import sheet
 from hvae_jax.images import crop, extend_periodic, parse_kernel, read_image, write_image
 from hvae_jax.metrics import psnr
 from hvae_jax.operators import Blur
+from hvae_jax.prior import BUNDLED
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SHOWN = (slice(44, 268), slice(104, 328))
@@ -27,7 +28,7 @@ TV_WEIGHTS = (2.0, 4.0, 7.0, 10.0, 14.0, 20.0, 28.0, 40.0)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prior", default=hj.prior.BUNDLED, metavar="NAME|DIR", help="default: the bundled one")
+    parser.add_argument("--prior", default=BUNDLED, metavar="NAME|DIR", help="default: the bundled one")
     parser.add_argument("--out", type=Path, default=EXAMPLES / "before_after.png", metavar="FILE")
     args = parser.parse_args(arguments)
     prior = hj.load_prior(args.prior)

@@ -48,15 +48,15 @@ from benchmarks.experiment import (
 )
 from benchmarks.methods import admm_tv, tuned
 from benchmarks.pictures import sheet
-from benchmarks.problems import Images, Problem
+from benchmarks.problems import Problem
 from hvae_jax.files import write_atomically
-from hvae_jax.images import estimate_noise_std, read_image
+from hvae_jax.images import Squares, estimate_noise_std, make_mask, read_image
 from hvae_jax.metrics import psnr
 from hvae_jax.models import hierarchy
 from hvae_jax.models.hierarchy import Pass
 from hvae_jax.operators import Blur, Denoising, Inpainting, SuperResolution
 from hvae_jax.photographs import LEAST_ESTIMATE
-from hvae_jax.prior import Prior
+from hvae_jax.prior import BUNDLED, Prior, find_prior
 from hvae_jax.training.config import TrainConfig
 from hvae_jax.training.loss import elbo_terms
 
@@ -89,7 +89,7 @@ class Case(NamedTuple):
     problem: Problem
 
 
-def cases(photographs: Images, face: Images, seed: int = 0) -> list[Case]:
+def cases(photographs: Squares, face: Squares, seed: int = 0) -> list[Case]:
     """What a prior for photographs is for, and then what it is not for.
 
     Args:
@@ -105,12 +105,14 @@ def cases(photographs: Images, face: Images, seed: int = 0) -> list[Case]:
     blur = Blur(loaded["k9"])
     box = np.ones((size, size), np.float32)
     box[3 * size // 8 : 5 * size // 8, 3 * size // 8 : 5 * size // 8] = 0
-    text, drawing = (Images((name,), make(size)[None], "drawn") for name, make in (("text", page), ("drawing", shapes)))
+    text, drawing = (
+        Squares((name,), make(size)[None], "drawn") for name, make in (("text", page), ("drawing", shapes))
+    )
 
     def mask(kind: str) -> Inpainting:
-        return Inpainting(problems.mask(kind, size, seed))
+        return Inpainting(make_mask(kind, size, seed))
 
-    listed: list[tuple[bool, str, Images, str, Any, float]] = [
+    listed: list[tuple[bool, str, Squares, str, Any, float]] = [
         (True, "photographs", photographs, "motion blur", blur, 7.65),
         (True, "photographs", photographs, "half the size", SuperResolution(loaded["k3"], 2), 3.0),
         (True, "photographs", photographs, "50 % missing", mask("random50"), 3.0),
@@ -134,7 +136,7 @@ def cases(photographs: Images, face: Images, seed: int = 0) -> list[Case]:
     return [*made, Case(False, turned.names, Problem(label, Denoising(), noise_std, turned.pixels, compressed))]
 
 
-def turn(images: Images, count: int) -> Images:
+def turn(images: Squares, count: int) -> Squares:
     """The same images, beginning with another one."""
     count %= len(images.names)
     names = (*images.names[count:], *images.names[:count])
@@ -175,7 +177,7 @@ def jpeg_bytes(x: Float[np.ndarray, "height width 3"], quality: int) -> bytes:
     return iio.imwrite("<bytes>", samples, plugin="pillow", extension=".jpg", quality=quality)
 
 
-def elbo(prior: Prior, images: Images, seed: int) -> dict[str, Any]:
+def elbo(prior: Prior, images: Squares, seed: int) -> dict[str, Any]:
     """The ELBO (eq. 4) of each clean image with uniform dequantization noise, as "bits" per dimension.
 
     Args:
@@ -353,7 +355,7 @@ def parser() -> argparse.ArgumentParser:
         "python -m benchmarks.card", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = main.add_argument
-    add("--prior", default=hj.prior.BUNDLED, metavar="NAME|DIR", help="default: the bundled one")
+    add("--prior", default=BUNDLED, metavar="NAME|DIR", help="default: the bundled one")
     add("--out", type=Path, required=True, metavar="DIR", help="folder of README.md and its pictures: the prior's")
     add("--results", type=Path, default=RESULTS, metavar="DIR", help="of the experiments (default benchmarks/results)")
     add("--tables", default=",".join(TABLES), metavar="A,B", help=f"experiments to show (default {','.join(TABLES)})")
@@ -371,7 +373,7 @@ def parser() -> argparse.ArgumentParser:
 def write_card(args: argparse.Namespace, command: str) -> None:
     """Measure, and write the card."""
     prior = hj.load_prior(args.prior)
-    folder = hj.prior.find_prior(args.prior)
+    folder = find_prior(args.prior)
     described = json.loads((folder / "prior.json").read_text())
     if described["family"] != "patch_vdvae":
         raise ValueError(f"expected a prior of the family patch_vdvae, got {described['family']}")

@@ -23,9 +23,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from benchmarks.methods import Method
-from benchmarks.problems import Images, Problem
-from hvae_jax.files import write_atomically
-from hvae_jax.images import write_image
+from benchmarks.problems import Problem
+from hvae_jax.files import Journal, write_atomically
+from hvae_jax.images import Squares, write_image
 from hvae_jax.metrics import lpips, psnr, ssim
 from hvae_jax.prior import Prior
 
@@ -53,14 +53,13 @@ class Run:
 
     def __init__(self, name: str, title: str, paper: str, out: Path, command: str, settings: dict[str, Any]) -> None:
         self.folder = out / name
-        self.folder.mkdir(parents=True, exist_ok=True)
         self._about = {"name": name, "title": title, "paper": paper, "command": command}
         self._settings = settings
         self._tables: list[dict[str, Any]] = []
         self._figures: list[dict[str, str]] = []
         self._comparisons: list[dict[str, str | None]] = []
         self._warm: set[tuple] = set()
-        self._rows = self._read_rows()
+        self._journal = Journal(self.folder / "rows.jsonl")
         console = Console(stderr=True)
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
         self._progress = Progress(
@@ -93,16 +92,13 @@ class Run:
             The values.
         """
         settings = {name: value for name, value in self._settings.items() if name not in unaffected_by}
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-        name = (digest, json.dumps(key, sort_keys=True))
         self._progress.update(self._bar, description=", ".join(str(value) for value in key.values()))
-        if name not in self._rows:
-            self._rows[name] = compute()
-            line = json.dumps({"settings": digest, "key": key, "values": self._rows[name]})
-            with (self.folder / "rows.jsonl").open("a") as file:
-                file.write(line + "\n")
+        values = self._journal.find(settings, key)
+        if values is None:
+            values = compute()
+            self._journal.keep(settings, key, values)
         self._progress.advance(self._bar)
-        return self._rows[name]
+        return values
 
     def restore(
         self,
@@ -263,22 +259,6 @@ class Run:
             lines += [f"![{figure['caption']}]({figure['file']})", "", figure["caption"], ""]
         return "\n".join([*lines, *(f"- {name}: {value}" for name, value in settings.items()), ""])
 
-    def _read_rows(self) -> dict[tuple[str, str], dict[str, Any]]:
-        """The rows that are there, by the digest of their settings and their key."""
-        path = self.folder / "rows.jsonl"
-        text = path.read_text() if path.exists() else ""
-        if text and not text.endswith("\n"):  # the last line was cut by a kill, and no other shall continue it
-            with path.open("a") as file:
-                file.write("\n")
-        rows = {}
-        for line in text.splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            rows[row["settings"], json.dumps(row["key"], sort_keys=True)] = row["values"]
-        return rows
-
 
 def score(restored: np.ndarray, clean: np.ndarray) -> dict[str, np.ndarray]:
     """PSNR, SSIM and LPIPS of each image."""
@@ -306,7 +286,7 @@ def standard_error(values: ArrayLike) -> float:
     return float(np.std(values, ddof=1) / np.sqrt(count)) if count > 1 else float("nan")
 
 
-def settings_of(prior: Prior, name: str, images: Images | None, **more: Any) -> dict[str, Any]:
+def settings_of(prior: Prior, name: str, images: Squares | None, **more: Any) -> dict[str, Any]:
     """What a run's rows depend on: prior, images, versions, device, and whatever else."""
     versions = {package: importlib.metadata.version(package) for package in ("hvae_jax", "jax", "flax", "numpy")}
     device = jax.devices()[0]
@@ -323,10 +303,7 @@ def settings_of(prior: Prior, name: str, images: Images | None, **more: Any) -> 
 
 def prior_name(prior: Prior, name: str) -> str:
     """A prior's own name, or the one given, and a digest of its parameters."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(prior.params):
-        digest.update(np.asarray(leaf).tobytes())
-    return f"{prior.info.get('name', name)} ({digest.hexdigest()[:16]})"
+    return f"{prior.info.get('name', name)} ({prior.digest[:16]})"
 
 
 def in_words(value: Any) -> str:

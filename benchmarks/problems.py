@@ -1,7 +1,5 @@
 """The images and degradations that the benchmarks share."""
 
-import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from hvae_jax.images import ImageError, list_images, read_image
+from hvae_jax.images import Squares, make_mask, read_kernels, read_squares
 from hvae_jax.operators import Blur, Denoising, Inpainting, Operator, SuperResolution
 
 DATA = Path(__file__).parent / "data"
@@ -22,32 +20,13 @@ NOISE_LEVELS = (2.55, 7.65, 12.75)
 """The paper's for deblurring, in grey levels of 255."""
 
 MASKS = ("objects", "text", "random50", "random80")
-"""Of Table 3 and three more; see `mask`."""
+"""Of Table 3 and three more; see `make_mask`."""
 
 TASKS = ("deblurring", "super-resolution", "inpainting", "denoising")
 """Of the final table."""
 
 SUPER_RESOLUTION_KERNEL = "k3"
 """Gaussian, of deviation 1.6 pixels."""
-
-
-class Images(NamedTuple):
-    """Images of one size.
-
-    Attributes:
-        names: of their files.
-        pixels: in [0, 1].
-        source: where they come from, in words.
-    """
-
-    names: tuple[str, ...]
-    pixels: Float[np.ndarray, "N H W 3"]
-    source: str
-
-    @property
-    def digest(self) -> str:
-        """Of the pixels, to tell whether a finished row is of the same images."""
-        return hashlib.sha256(self.pixels.tobytes()).hexdigest()[:16]
 
 
 class Problem(NamedTuple):
@@ -68,92 +47,17 @@ class Problem(NamedTuple):
     observed: Float[np.ndarray, "N h w 3"]
 
 
-def load_images(path: Path | None = None, size: int = 256, limit: int | None = None) -> Images:
-    """The centre squares of photographs.
-
-    Args:
-        path: a folder; or a text file that names images, one path a line, relative to the folder above its own
-            (`data/test/cbsd10.txt` names `test/bsds500_val/3096.jpg`); by default the ten free ones that are here.
-        size: side of the squares in pixels.
-        limit: take the first ones only.
-
-    Returns:
-        The images.
-
-    Raises:
-        ImageError: one cannot be read, or is smaller than the square.
-    """
-    path = DATA / "images" if path is None else path
-    if path.is_file() and path.suffix == ".txt":
-        files = [path.resolve().parent.parent / name for name in path.read_text().split()]
-    else:
-        files = list_images(path)
-    squares = []
-    for file in files[:limit]:
-        pixels = read_image(file).pixels
-        if min(pixels.shape[:2]) < size:
-            raise ImageError(f"{file}: expected at least {size}x{size} pixels, got {pixels.shape[0]}x{pixels.shape[1]}")
-        top, left = ((side - size) // 2 for side in pixels.shape[:2])
-        square = pixels[top : top + size, left : left + size]
-        squares.append(np.broadcast_to(square, (size, size, 3)))
-    names = tuple(file.stem for file in files[:limit])
-    return Images(names, np.stack(squares), f"{len(names)} of {path.name}, the middle {size}x{size} pixels")
+def load_images(path: Path | None = None, size: int = 256, limit: int | None = None) -> Squares:
+    """The middle squares of photographs; by default of the ten free ones that are here; see `read_squares`."""
+    return read_squares(DATA / "images" if path is None else path, size, limit)
 
 
 def load_kernels(path: Path | None = None, names: Sequence[str] = KERNELS) -> dict[str, Float[np.ndarray, "h w"]]:
-    """Blur kernels of an .npz file; by default of the one that is here."""
-    with np.load(path or DATA / "usrnet12.npz") as arrays:
-        if missing := [name for name in names if name not in arrays.files]:
-            raise ValueError(f"{path}: expected kernels named {', '.join(names)}, got none named {missing[0]}")
-        return {name: np.asarray(arrays[name], np.float32) for name in names}
+    """Blur kernels of an .npz file; by default of the one that is here; see `read_kernels`."""
+    return read_kernels(path or DATA / "usrnet12.npz", names)
 
 
-def mask(kind: str, size: int, seed: int) -> Float[np.ndarray, "size size"]:
-    """A mask for inpainting, 1 where observed, the same for the same seed.
-
-    Args:
-        kind: "objects", ellipses of 6 to 14 pixels, as small objects that were cut out; "boxes", rectangles with sides
-            of 12 to 32 pixels; "text"; "random50", half of the pixels missing, and so on from "random01" to "random99".
-        size: its side.
-        seed: of the random places.
-
-    Returns:
-        The mask.
-
-    Raises:
-        ValueError: there is no such kind.
-    """
-    rng = np.random.default_rng(seed)
-    rows, columns = np.mgrid[:size, :size]
-    observed = np.ones((size, size), np.float32)
-    if kind == "objects":
-        for _ in range(max(round(10 * (size / 256) ** 2), 1)):
-            centre, axes, angle = rng.uniform(0, size, 2), rng.uniform(6, 14, 2), rng.uniform(0, np.pi)
-            v, u = rows - centre[0], columns - centre[1]
-            across, along = v * np.cos(angle) - u * np.sin(angle), v * np.sin(angle) + u * np.cos(angle)
-            observed[(across / axes[0]) ** 2 + (along / axes[1]) ** 2 < 1] = 0
-    elif kind == "boxes":
-        for _ in range(max(round(12 * (size / 256) ** 2), 1)):
-            height, width = rng.integers(12, 33, 2)
-            top, left = rng.integers(0, max(size - height, 0) + 1), rng.integers(0, max(size - width, 0) + 1)
-            observed[top : top + height, left : left + width] = 0
-    elif kind == "text":
-        import PIL.Image
-        import PIL.ImageDraw
-
-        page = PIL.Image.new("L", (size, size), 255)
-        line = "hierarchical variational autoencoders restore images; " * 4
-        for i, top in enumerate(range(4, size - 12, 24)):
-            PIL.ImageDraw.Draw(page).text((4 - 29 * i % 60, top), line, fill=0, font_size=14)
-        observed = (np.asarray(page) > 127).astype(np.float32)
-    elif re.fullmatch(r"random\d\d", kind):
-        observed = (rng.random((size, size)) >= int(kind[-2:]) / 100).astype(np.float32)
-    else:
-        raise ValueError(f"expected a mask 'objects', 'boxes', 'text' or 'randomNN' (NN % missing), got {kind!r}")
-    return observed
-
-
-def observe(label: dict[str, str | float], operator: Operator, sigma: float, images: Images, seed: int) -> Problem:
+def observe(label: dict[str, str | float], operator: Operator, sigma: float, images: Squares, seed: int) -> Problem:
     """Degrade images; all get one and the same noise.
 
     Args:
@@ -173,7 +77,7 @@ def observe(label: dict[str, str | float], operator: Operator, sigma: float, ima
 
 
 def deblurring(
-    images: Images,
+    images: Squares,
     seed: int = 0,
     kernels: Path | None = None,
     noise_levels: Sequence[float] = NOISE_LEVELS,
@@ -185,7 +89,7 @@ def deblurring(
             yield observe({"kernel": name}, Blur(kernel), sigma, images, seed)
 
 
-def faces(images: Images, seed: int = 0, kernels: Path | None = None) -> Iterator[Problem]:
+def faces(images: Squares, seed: int = 0, kernels: Path | None = None) -> Iterator[Problem]:
     """The paper's Table 1, its kernels not being told: super-resolution, two deblurrings, and an occlusion."""
     loaded = load_kernels(kernels, ("k3", "k4", "k10"))
     size = images.pixels.shape[1]
@@ -201,15 +105,15 @@ def faces(images: Images, seed: int = 0, kernels: Path | None = None) -> Iterato
         yield observe({"task": task}, operator, sigma, images, seed)
 
 
-def inpainting(images: Images, seed: int = 0, sigma: float = 3.0) -> Iterator[Problem]:
+def inpainting(images: Squares, seed: int = 0, sigma: float = 3.0) -> Iterator[Problem]:
     """The paper's Table 3, small occluded objects, and three more masks."""
     for kind in MASKS:
-        operator = Inpainting(mask(kind, images.pixels.shape[1], seed))
+        operator = Inpainting(make_mask(kind, images.pixels.shape[1], seed))
         yield observe({"mask": kind}, operator, sigma, images, seed)
 
 
 def final(
-    images: Images, seed: int = 0, kernels: Path | None = None, tasks: Sequence[str] = TASKS, draws: int = 1
+    images: Squares, seed: int = 0, kernels: Path | None = None, tasks: Sequence[str] = TASKS, draws: int = 1
 ) -> Iterator[Problem]:
     """The problems of the final table.
 
@@ -238,7 +142,10 @@ def final(
             [({"case": f"x{f}"}, SuperResolution(loaded[SUPER_RESOLUTION_KERNEL], f)) for f in (2, 4)],
             (3.0,),
         ),
-        "inpainting": ([({"case": name}, Inpainting(mask(kind, size, seed))) for name, kind in masks.items()], (3.0,)),
+        "inpainting": (
+            [({"case": name}, Inpainting(make_mask(kind, size, seed))) for name, kind in masks.items()],
+            (3.0,),
+        ),
         "denoising": ([({}, Denoising())], (15.0, 25.0, 50.0)),
     }
     for draw in range(draws):

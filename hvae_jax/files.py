@@ -1,9 +1,13 @@
-"""Files that are written all or nothing."""
+"""Files that survive being killed: written all or nothing, or line by line."""
 
 import contextlib
+import hashlib
+import json
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
@@ -19,3 +23,55 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+class Journal:
+    """Results that take long, kept in a file of JSON lines as they come, so that no later run repeats them.
+
+    A line has the digest of the settings that its result depends on, and what it is the result of. A last line that
+    was cut by a kill counts as missing.
+
+    Args:
+        path: the file; it and its folder are made if they are missing.
+
+    Raises:
+        OSError: the file cannot be read or written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        with path.open("a+", encoding="utf-8") as file:
+            file.seek(0)
+            text = file.read()
+            if text and not text.endswith("\n"):  # no other line shall continue the one that was cut
+                file.write("\n")
+        self._results: dict[tuple[str, str], dict[str, Any]] = {}
+        for line in text.splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                row = json.loads(line)
+                self._results[row["settings"], _canonical(row["key"])] = row["values"]
+
+    def find(self, settings: Mapping[str, Any], key: Mapping[str, Any]) -> dict[str, Any] | None:
+        """A result that was kept, or None.
+
+        Args:
+            settings: what it depends on, of JSON's types.
+            key: what it is the result of, of JSON's types.
+        """
+        return self._results.get((_digest(settings), _canonical(key)))
+
+    def keep(self, settings: Mapping[str, Any], key: Mapping[str, Any], values: dict[str, Any]) -> None:
+        """Add a result, of JSON's types, and write it at once; see `find`."""
+        digest = _digest(settings)
+        self._results[digest, _canonical(key)] = values
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"settings": digest, "key": key, "values": values}) + "\n")
+
+
+def _canonical(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, sort_keys=True)
+
+
+def _digest(settings: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_canonical(settings).encode()).hexdigest()[:16]

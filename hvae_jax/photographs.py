@@ -36,6 +36,7 @@ __all__ = ["Restored", "degrade_photograph", "read_photograph", "restore_photogr
 
 TASKS = ("deblur", "sr", "inpaint", "denoise")
 BOUNDARIES = ("natural", "circular")
+ALIGNMENTS = ("center", "corner")
 
 GREY_LEVELS = 255
 """Of the images' unit [0, 1], in which people think of deviations."""
@@ -46,7 +47,7 @@ MOST_TRIALS = 4
 MOST_NOISE = 50 / GREY_LEVELS
 """Highest noise that is assumed unasked; the prior was trained on up to 51."""
 
-RINGING = 0.5
+RINGING = 0.75
 """Growth of the total variation over what a kernel explains, above which a picture oscillates; sharp photographs have
 at most this. Found on training photographs."""
 
@@ -72,7 +73,8 @@ class Degradation:
 
     Attributes:
         task: kind of degradation.
-        kernel: of a blur, sum 1, centre at size // 2; for super-resolution None for the mean of each cell.
+        kernel: of a blur, sum 1, centre at size // 2; for super-resolution None for the mean of each cell, else as
+            seen from the corner of the cell.
         factor: of super-resolution, else 1.
         mask: of inpainting, (H, W) or (H, W, C), 1 where observed.
     """
@@ -83,7 +85,9 @@ class Degradation:
     mask: np.ndarray | None = None
 
     @classmethod
-    def of(cls, task: str, kernel: str | np.ndarray | None, factor: int | None, mask: Any) -> Degradation:
+    def of(
+        cls, task: str, kernel: str | np.ndarray | None, factor: int | None, mask: Any, align: str = "center"
+    ) -> Degradation:
         """From what a caller gives.
 
         Raises:
@@ -102,6 +106,10 @@ class Degradation:
             raise ValueError(f"expected a factor that is a whole number from 2 to 64, got {factor!r}")
         if isinstance(kernel, str):
             kernel = images.parse_kernel(kernel)
+        if align not in ALIGNMENTS:
+            raise ValueError(f"expected an alignment center or corner, got {align!r}")
+        if kernel is not None and factor is not None and align == "center":
+            kernel = _seen_from_corner(kernel, factor)
         if mask is not None:
             mask = (np.asarray(mask, np.float32) > 0.5).astype(np.float32)
             if mask.ndim not in (2, 3) or not mask.any():
@@ -142,6 +150,13 @@ class Degradation:
         return dataclasses.replace(self, mask=(images.fit_square(mask, side) > 1 - 1e-4).astype(np.float32))
 
 
+def _seen_from_corner(kernel: Float[np.ndarray, "kh kw"], factor: int) -> Float[np.ndarray, "kh kw"]:
+    """A kernel around a cell's centre, for an operator that keeps what is at the cell's top-left pixel."""
+    padded = np.pad(np.asarray(kernel, np.float64), factor // 2)
+    moved = np.maximum(ndimage.shift(padded, -(factor - 1) / 2, order=3), 0)
+    return (moved / moved.sum()).astype(np.float32)
+
+
 class Restored(NamedTuple):
     """What `restore_photograph` returns.
 
@@ -173,6 +188,7 @@ def restore_photograph(
     *,
     kernel: str | Float[np.ndarray, "kh kw"] | None = None,
     factor: int | None = None,
+    align: str = "center",
     mask: np.ndarray | None = None,
     noise_std: float | None = None,
     boundary: str = "natural",
@@ -190,6 +206,7 @@ def restore_photograph(
         kernel: of the blur, as text (`images.parse_kernel`) or a matrix of sum 1, centre at size // 2. Needed by
             "deblur"; for "sr" the default is the mean of factor x factor pixels.
         factor: of super-resolution, 2 or more.
+        align: of super-resolution with a kernel: where in its cell a reduced pixel lies, "center" or "corner".
         mask: of inpainting, (H, W) or (H, W, C), 1 (or True) where a pixel was observed.
         noise_std: σ in the images' unit (7.65/255, say); None to estimate it.
         boundary: what a blur sees beyond the borders. "natural": more of the scene; "circular": the other side.
@@ -211,7 +228,7 @@ def restore_photograph(
         >>> hj.write_photograph("out.png", done.image)
     """
     image = photo if isinstance(photo, Image) else Image(_pixels(photo), None, 32)
-    degradation = Degradation.of(task, kernel, factor, mask)
+    degradation = Degradation.of(task, kernel, factor, mask, align)
     prior = load_prior() if prior is None else prior
     if quality not in QUALITIES:
         raise ValueError(f"expected a quality of {', '.join(QUALITIES)}, got {quality!r}")
@@ -223,6 +240,7 @@ def restore_photograph(
     estimate = images.NoiseEstimate(noise_std, "given") if noise_std is not None else estimated(image, degradation)
     std, warnings = estimate.std, []
     unusable: Bool[np.ndarray, "H W"] | None = None
+    pixels = enlarge(image.pixels, degradation.factor)  # stays so where the iteration diverges
     for trial in range(MOST_TRIALS):
         y, operator, box = pose(image, degradation, boundary, prior, unusable)
         config = configure(prior, std, operator, quality, changes)
@@ -285,6 +303,7 @@ def degrade_photograph(
     *,
     kernel: str | Float[np.ndarray, "kh kw"] | None = None,
     factor: int | None = None,
+    align: str = "center",
     mask: np.ndarray | None = None,
     noise_std: float = 0.0,
     boundary: str = "circular",
@@ -297,6 +316,7 @@ def degrade_photograph(
         task: as in `restore_photograph`.
         kernel: likewise.
         factor: likewise.
+        align: likewise.
         mask: likewise.
         noise_std: σ in the images' unit.
         boundary: "circular": blurred as if it repeated itself; "natural" ("deblur" only): the part whose blur the
@@ -309,7 +329,7 @@ def degrade_photograph(
     Raises:
         ValueError: something does not fit.
     """
-    degradation = Degradation.of(task, kernel, factor, mask)
+    degradation = Degradation.of(task, kernel, factor, mask, align)
     if boundary == "natural" and task != "deblur":
         raise ValueError(f"expected the boundary circular for the task {task}, got natural")
     height, width, _ = photo.pixels.shape

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.typing import ArrayLike
 from jaxtyping import Array
@@ -98,6 +99,14 @@ class Prior:
     def network(self) -> "Prior":
         """The prior without its metadata, as compiled programs get it: priors of one architecture share them."""
         return dataclasses.replace(self, metadata=Metadata())
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the parameters as they are in memory, to tell whether a result is of the same ones."""
+        digest = hashlib.sha256()
+        for leaf in jax.tree.leaves(self.params):
+            digest.update(np.asarray(leaf).tobytes())
+        return digest.hexdigest()
 
     def save(self, directory: str | os.PathLike, *, overwrite: bool = False, dtype: str = "float32") -> None:
         """Write an Orbax checkpoint and a readable `prior.json`, all or nothing.

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import hvae_jax as hj
 from benchmarks import __main__ as benchmarks
 from benchmarks import problems
 from benchmarks.experiment import markdown
@@ -275,16 +276,6 @@ def test_draws_of_the_final_table():
     assert 0.01 < np.mean(first[0].observed != second[0].observed) < 1
 
 
-@pytest.mark.parametrize("kind", [*problems.MASKS, "boxes"])
-def test_masks(kind):
-    mask = problems.mask(kind, 256, 0)
-    np.testing.assert_array_equal(mask, problems.mask(kind, 256, 0))
-    assert set(np.unique(mask)) == {0, 1}
-    random = {"random50": (0.48, 0.52), "random80": (0.78, 0.82)}
-    low, high = {"objects": (0.01, 0.15), "boxes": (0.03, 0.15), "text": (0.03, 0.3), **random}[kind]
-    assert low < 1 - mask.mean() < high
-
-
 def test_problems_share_their_noise():
     found = problems.load_images(None, 64, 3)
     assert found.pixels.shape == (3, 64, 64, 3)
@@ -321,3 +312,27 @@ def test_mistakes(tmp_path, monkeypatch, capsys, prior, arguments, message):
     assert out == ""
     assert re.fullmatch(r"error: .+\n", err)
     assert re.search(message, err), err
+
+
+@pytest.mark.slow
+def test_drift_starts_where_the_recommended_settings_end(tmp_path, monkeypatch):
+    row = {"temperature": 1.0, "anneal_from": 40.0, "anneal_to": 2.0, "decoder_std_per_noise_level": 2.0}
+    row |= {"max_iterations": 2, "initial": "image"}
+    rows = [{**row, "noise_std": 2.55, "returns": "x"}, {**row, "noise_std": 12.75, "returns": "mean"}]
+    config = tiny_config(noise_conditional=True, clip_input=False, space_to_depth=2)
+    prior = random_prior(config, name="tiny", settings={"deblur": rows})
+    prior.save(tmp_path / "prior")
+    monkeypatch.setattr("benchmarks.experiments.drift.HELD", 3)
+    monkeypatch.setattr("benchmarks.experiments.drift.LATER", (0, 3))
+    command = ["drift", "--prior", str(tmp_path / "prior"), "--size", "32", "--limit", "2", "--out", str(tmp_path)]
+    assert benchmarks.main(command) == 0
+    tables = json.loads((tmp_path / "drift" / "drift.json").read_text())["tables"]
+    images = problems.load_images(None, 32, 2)
+    for table, sigma in zip(tables, (2.55, 7.65, 12.75), strict=True):
+        assert [line[1] for line in table["rows"]] == ["annealed, held", "fixed"] * 4
+        case = next(problems.deblurring(images, noise_levels=(sigma,)))
+        end = hj.restore(prior, case.observed, case.operator, case.noise_std).image
+        assert table["rows"][0][2] == pytest.approx(float(hj.metrics.psnr(end, case.clean).mean()), abs=1e-3)
+        for *_, at_end, best, _, drift, error in (line[3:] for line in table["rows"]):
+            assert drift == pytest.approx(at_end - best, abs=1e-3)
+            assert error >= 0

@@ -12,8 +12,8 @@ import pytest
 import hvae_jax as hj
 from benchmarks import card, problems
 from benchmarks.experiment import settings_of
-from benchmarks.problems import Images
 from hvae_jax import images
+from hvae_jax.images import Squares
 from hvae_jax.prior import Prior
 from hvae_jax.training import TrainConfig
 
@@ -37,7 +37,7 @@ def test_elbo_without_latents_is_the_decoders_density():
     zero["first_level"]["std"] += 1
     prior = Prior(zero, model)  # prior and posterior are one, and nothing depends on them
     x = np.random.default_rng(0).integers(0, 256, (2, 16, 8, 3)).astype(np.float32) / 255
-    found = card.elbo(prior, Images(("a", "b"), x, ""), seed=0)
+    found = card.elbo(prior, Squares(("a", "b"), x, ""), seed=0)
     _, _, mean, variance = hj.encode(prior, x)
     density = np.log2(2 * np.pi * variance) / 2 + (x - mean) ** 2 / (2 * variance * np.log(2))
     np.testing.assert_allclose(found["bits"], np.mean(density, axis=(1, 2, 3)) + np.log2(255), rtol=1e-4)

@@ -315,6 +315,66 @@ def test_read_mask(tmp_path, rng):
         images.read_mask(tmp_path / "none.png")
 
 
+@pytest.mark.parametrize("kind", ["objects", "text", "random50", "random80", "boxes"])
+def test_made_masks(kind):
+    mask = images.make_mask(kind, 256, 0)
+    np.testing.assert_array_equal(mask, images.make_mask(kind, 256, 0))
+    assert set(np.unique(mask)) == {0, 1}
+    random = {"random50": (0.48, 0.52), "random80": (0.78, 0.82)}
+    low, high = {"objects": (0.01, 0.15), "boxes": (0.03, 0.15), "text": (0.03, 0.3), **random}[kind]
+    assert low < 1 - mask.mean() < high
+
+
+def test_mask_of_no_kind():
+    with pytest.raises(ValueError, match=r"expected a mask 'objects', .*, got 'random5'"):
+        images.make_mask("random5", 8, 0)
+
+
+def test_middle_squares(tmp_path, rng):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "lists").mkdir()
+    colour, grey = rng.integers(0, 256, (9, 12, 3), np.uint8), rng.integers(0, 256, (8, 8), np.uint8)
+    images.write_image(tmp_path / "photos" / "a photo.png", colour / 255)
+    images.write_image(tmp_path / "photos" / "b.png", grey / 255)
+    found = images.read_squares(tmp_path / "photos", 6)
+    assert (found.names, found.source) == (("a photo", "b"), "2 of photos, the middle 6x6 pixels")
+    assert found.pixels.shape == (2, 6, 6, 3)
+    np.testing.assert_allclose(found.pixels[0], colour[1:7, 3:9] / 255, atol=1e-6)
+    np.testing.assert_allclose(found.pixels[1], np.repeat(grey[1:7, 1:7, None], 3, axis=2) / 255, atol=1e-6)
+
+    names = tmp_path / "lists" / "few.txt"
+    names.write_text("photos/b.png\n\nphotos/a photo.png\n")
+    listed = images.read_squares(names, 6)
+    assert listed.names == ("b", "a photo")
+    np.testing.assert_array_equal(listed.pixels[::-1], found.pixels)
+    assert images.read_squares(names, 6, 1).names == ("b",)
+    assert len({squares.digest for squares in (found, listed, images.read_squares(names, 6, 1))}) == 3
+
+    with pytest.raises(ImageError, match=r"a photo.png: expected at least 10x10 pixels, got 9x12"):
+        images.read_squares(tmp_path / "photos", 10)
+    names.write_text("\n")
+    with pytest.raises(ImageError, match=r"few.txt: expected a list of images, one path a line, found none"):
+        images.read_squares(names, 6)
+
+
+def test_kernels_of_a_file(tmp_path):
+    file = tmp_path / "kernels.npz"
+    np.savez(file, wide=np.ones((1, 4)), tall=np.ones((2, 1)))
+    assert list(images.read_kernels(file)) == ["wide", "tall"]
+    kernels = images.read_kernels(file, ["tall", "wide"])
+    assert list(kernels) == ["tall", "wide"]
+    np.testing.assert_array_equal(kernels["wide"], np.full((1, 4), 0.25, np.float32))
+    with pytest.raises(ImageError, match=r"kernels.npz: expected kernels named tall, k1, got none named k1"):
+        images.read_kernels(file, ["tall", "k1"])
+    (tmp_path / "broken.npz").write_bytes(file.read_bytes()[:60])
+    np.save(tmp_path / "one.npy", np.ones((3, 3)))
+    for name in ("broken.npz", "one.npy"):
+        with pytest.raises(ImageError, match=f"{name}: expected an .npz file of kernels"):
+            images.read_kernels(tmp_path / name)
+    with pytest.raises(ImageError, match=r"none.npz: expected a file, but there is none"):
+        images.read_kernels(tmp_path / "none.npz")
+
+
 # Borders
 
 
@@ -447,6 +507,12 @@ def test_made_kernels():
     assert gaussian.shape == (11, 11)
     assert (gaussian.sum(0) * offset**2).sum() == pytest.approx(1.6**2, rel=0.02)
     np.testing.assert_allclose(images.parse_kernel("motion:9,0"), np.full((1, 9), 1 / 9), rtol=1e-6)
+    np.testing.assert_allclose(images.parse_kernel("box:3"), np.full((3, 3), 1 / 9), rtol=1e-6)
+    np.testing.assert_allclose(images.parse_kernel("box:4").sum(axis=0), [1 / 8, 1 / 4, 1 / 4, 1 / 4, 1 / 8], rtol=1e-6)
+    assert (images.parse_kernel("disk:8") > 0).sum() == pytest.approx(np.pi * 8.5**2, rel=0.03)
+    flat, upright = images.parse_kernel("gaussian:3,1,0"), images.parse_kernel("gaussian:3,1,90")
+    np.testing.assert_allclose(flat, upright.T, atol=1e-7)
+    assert flat.sum(axis=0).std() < flat.sum(axis=1).std()  # wide
     np.testing.assert_allclose(images.parse_kernel("motion:9,-90"), np.full((9, 1), 1 / 9), rtol=1e-6)
     np.testing.assert_array_equal(images.parse_kernel("motion:0.5,30"), [[1]])
     rising = images.parse_kernel("motion:11,45")  # counter-clockwise: from bottom left to top right
@@ -492,7 +558,7 @@ def test_kernel_mistakes(tmp_path):
     (tmp_path / "k.mat").touch()
     (tmp_path / "k.npy").mkdir()
     for spec, match in [
-        ("gaussian:", "expected gaussian:WIDTH with numbers, got ''"),
+        ("gaussian:", "expected gaussian:WIDTH or gaussian:WIDTH,HEIGHT,ANGLE with numbers, got ''"),
         ("gaussian:wide", "got 'wide'"),
         ("gaussian:1,2", "got '1,2'"),
         ("gaussian:0", "above 0 and at most 256, got 0"),
@@ -500,7 +566,7 @@ def test_kernel_mistakes(tmp_path):
         ("gaussian:1e9", "at most 256, got 1e[+]09"),
         ("motion:5", "expected motion:LENGTH,ANGLE"),
         ("motion:-5,30", "above 0"),
-        ("box:3", "expected gaussian:WIDTH, motion:LENGTH,ANGLE or a file"),
+        ("star:3", "expected gaussian:WIDTH, motion:LENGTH,ANGLE, disk:RADIUS, box:SIDE or a file"),
         ("nowhere.npz:a", "no such file"),
         (str(tmp_path / "two.npz"), "got 2; choose with .*:NAME from a, b"),
         (str(tmp_path / "two.npz:c"), "named c, got a, b"),

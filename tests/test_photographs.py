@@ -154,6 +154,20 @@ def counted(function, calls):
     return count
 
 
+@pytest.mark.parametrize("factor", [2, 3, 4])
+def test_reduced_pixels_lie_at_the_centre_of_their_cells(photo, factor):
+    """A linear ramp, blurred and reduced, has the values of the cells' centres; at the corner those of the corners."""
+    side = 24 * factor
+    ramp = np.broadcast_to(np.arange(side, dtype=np.float32)[:, None, None] / side, (side, side, 3))
+    middle = slice(6, -6)
+    for align, at in (("center", (factor - 1) / 2), ("corner", 0.0)):
+        y = hj.degrade_photograph(
+            images.Image(ramp, None, 32), "sr", kernel="gaussian:1.6", factor=factor, align=align
+        ).pixels
+        expected = (factor * np.arange(24) + at) / side
+        np.testing.assert_allclose(y[middle, 12, 0], expected[middle], atol=2e-3 / factor)
+
+
 # The command line adds nothing
 
 

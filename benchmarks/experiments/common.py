@@ -15,7 +15,8 @@ import hvae_jax as hj
 from benchmarks import methods
 from benchmarks.experiment import BEST, METRICS, Run, means, per_image, settings_of, solver_version, standard_error
 from benchmarks.methods import Method, Unavailable
-from benchmarks.problems import TASKS, Images, Problem
+from benchmarks.problems import TASKS, Problem
+from hvae_jax.images import Squares
 from hvae_jax.operators import Inpainting, Operator, SuperResolution
 from hvae_jax.prior import Prior
 from hvae_jax.restoration import Residual
@@ -60,7 +61,7 @@ class Options:
 
     prior: Prior
     prior_name: str
-    images: Images
+    images: Squares
     out: Path
     command: str
     seed: int

@@ -16,7 +16,8 @@ from benchmarks.experiment import BEST, METRICS, Run, per_image, plus_minus, sta
 from benchmarks.experiments.common import Options, Variant, evaluate, resolve, unaffected_by
 from benchmarks.methods import Denoiser, Method, load_bm3d, load_dncnn, plug_and_play, tuned
 from benchmarks.methods.epll import denoise_colours, load_mixture
-from benchmarks.problems import Images, Problem
+from benchmarks.problems import Problem
+from hvae_jax.images import Squares
 from hvae_jax.operators import Denoising
 
 TITLE, PAPER = "The prior beside other methods on every task", "after Tables 2 and 3"
@@ -85,7 +86,7 @@ def line(problem: Problem) -> str:
     return f"{task}, σ = {problem.label['σ']:g}"
 
 
-def validation_images(options: Options) -> Images:
+def validation_images(options: Options) -> Squares:
     """The middles of a few images, none of which is tested."""
     images = problems.load_images(options.validation, options.images.pixels.shape[1])
     tested = {square.tobytes() for square in options.images.pixels}
@@ -97,10 +98,10 @@ def validation_images(options: Options) -> Images:
     folder = options.validation or problems.DATA / "images"
     source = f"the middle {size}x{size} pixels of {len(others)} others of {folder.name}"
     squares = images.pixels[others, start : start + size, start : start + size]
-    return Images(tuple(images.names[i] for i in others), squares, source)
+    return Squares(tuple(images.names[i] for i in others), squares, source)
 
 
-def choose_weights(run: Run, method: str, cases: Sequence[Problem], images: Images) -> dict[str, float]:
+def choose_weights(run: Run, method: str, cases: Sequence[Problem], images: Squares) -> dict[str, float]:
     """The best weight of a method for each line of the tables that it is tuned for.
 
     Args:

@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
-from hvae_jax.cli import degrade, info, restore, sample, train
+from hvae_jax.cli import degrade, info, restore, sample, train, tune
 from hvae_jax.cli.shared import new_app, run
 
 app = new_app("Restore degraded images with a hierarchical VAE as prior.")
-for module in (restore, degrade, sample, train, info):
+for module in (restore, degrade, sample, train, tune, info):
     app.command()(getattr(module, module.__name__.rpartition(".")[2]))
 
 

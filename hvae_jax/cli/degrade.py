@@ -7,6 +7,7 @@ import typer
 
 import hvae_jax as hj
 from hvae_jax.cli.shared import (
+    AlignOption,
     FactorOption,
     KernelOption,
     MaskOption,
@@ -29,6 +30,7 @@ def degrade(
     task: TaskOption,
     kernel: KernelOption = None,
     factor: FactorOption = None,
+    align: AlignOption = "center",
     mask: MaskOption = None,
     noise_std: Annotated[
         str, typer.Option(metavar="S", help="Standard deviation of the noise in grey levels of 255.")
@@ -55,7 +57,15 @@ def degrade(
     observed = None if mask is None else hj.images.read_mask(mask)
     photo = hj.read_photograph(source)
     y = hj.degrade_photograph(
-        photo, task, kernel=kernel, factor=factor, mask=observed, noise_std=sigma, boundary=boundary, seed=seed
+        photo,
+        task,
+        kernel=kernel,
+        factor=factor,
+        align=align,
+        mask=observed,
+        noise_std=sigma,
+        boundary=boundary,
+        seed=seed,
     )
     exact = out.suffix.lower() in (".npy", ".tif", ".tiff")
     hj.write_photograph(out, y._replace(bit_depth=32) if exact else y, overwrite=overwrite)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 import hvae_jax as hj
-from hvae_jax.cli.shared import load_prior
+from hvae_jax.cli.shared import in_words, load_prior, printable, settings_table
 
 
 def info(
@@ -34,7 +33,7 @@ def info(
         return
     console = Console(markup=False)  # what a prior says of itself is its maker's
     if facts["card"] is not None:
-        card = _printable(Path(facts["card"]).read_text("utf-8", "replace"))
+        card = printable(Path(facts["card"]).read_text("utf-8", "replace"))
         if console.is_terminal:
             console.print(Markdown(card, hyperlinks=False))
         else:
@@ -45,10 +44,10 @@ def info(
 
     def row(name: str, value: Any) -> None:
         inner = value if isinstance(value, dict) else {}
-        words = "" if inner else "not said" if value is None else _in_words(value)
-        table.add_row(_printable(name).replace("_", " "), _printable(words))
+        words = "" if inner else "not said" if value is None else in_words(value)
+        table.add_row(printable(name).replace("_", " "), printable(words))
         for part in inner:
-            row(f"  {part}", _in_words(inner[part]))
+            row(f"  {part}", in_words(inner[part]))
 
     row("name", facts.pop("name"))
     row("folder", facts.pop("folder"))
@@ -67,7 +66,7 @@ def info(
         row(name, value)
     console.print(table)
     for task, rows in tables.items():
-        console.print(_settings_table(task, rows))
+        console.print(settings_table(task, rows))
 
 
 def _facts(folder: Path, prior: hj.Prior) -> dict[str, Any]:
@@ -94,35 +93,3 @@ def _facts(folder: Path, prior: hj.Prior) -> dict[str, Any]:
         **{name: prior.info.get(name) for name in ("licence", "data_licence", "provenance")},
     }
     return facts | {name: value for name, value in prior.info.items() if name not in facts}
-
-
-def _printable(text: str) -> str:
-    """A prior's text without what would steer a terminal."""
-    return "".join(c for c in text if c.isprintable() or c in "\n\t")
-
-
-def _settings_table(task: str, rows: Sequence[dict[str, Any]]) -> Any:
-    """The recommended settings of a task, a column per noise level."""
-    from rich.table import Table
-
-    title = f"Recommended settings: {_printable(task)} (deviations in grey levels of 255)"
-    table = Table(title=title, title_justify="left")
-    table.add_column("noise std")
-    for row in rows:
-        table.add_column(_in_words(row.get("noise_std", "")), justify="right")
-    names = sorted({name for row in rows for name in row} - {"noise_std"})
-    for name in names:
-        table.add_row(_printable(name).replace("_", " "), *(_printable(_in_words(row.get(name, ""))) for row in rows))
-    return table
-
-
-def _in_words(value: Any) -> str:
-    """A JSON value on one line."""
-    if isinstance(value, dict):
-        parts = [
-            f"{name} ({_in_words(v)})" if isinstance(v, dict) else f"{name} {_in_words(v)}" for name, v in value.items()
-        ]
-        return ", ".join(parts)
-    if isinstance(value, list):
-        return " ".join(map(_in_words, value))
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -13,6 +13,7 @@ import typer
 import hvae_jax as hj
 from hvae_jax.cli.shared import (
     GREY_LEVELS,
+    AlignOption,
     FactorOption,
     KernelOption,
     MaskOption,
@@ -52,6 +53,7 @@ def restore(
     task: TaskOption,
     kernel: KernelOption = None,
     factor: FactorOption = None,
+    align: AlignOption = "center",
     mask: MaskOption = None,
     noise_std: Annotated[
         str,
@@ -191,7 +193,8 @@ def restore(
     from hvae_jax import photographs
 
     # Kernel and mask are read once, for all pictures.
-    degradation = photographs.Degradation.of(task, kernel, factor, None if mask is None else hj.images.read_mask(mask))
+    observed = None if mask is None else hj.images.read_mask(mask)
+    degradation = photographs.Degradation.of(task, kernel, factor, observed, align)
     model = load_prior(prior)
     changes = {
         "temperature": None if temperature is None else parse_temperature(temperature, model.levels),
@@ -228,6 +231,7 @@ def restore(
                     task,
                     kernel=degradation.kernel,
                     factor=factor,
+                    align="corner",  # the kernel has been moved already
                     mask=degradation.mask,
                     noise_std=sigma,
                     boundary=boundary,

@@ -1,4 +1,4 @@
-"""What the commands share: options, parsing, progress, one sentence for a mistake."""
+"""What the commands share: options, parsing, progress, tables, one sentence for a mistake."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import hvae_jax as hj
 
 if TYPE_CHECKING:  # imported when it is used, so that `--help` does not wait for it
     from rich.progress import Progress
+    from rich.table import Table
 
 GREY_LEVELS = 255
 """Deviations are given in grey levels, of which the images' unit [0, 1] has this many."""
@@ -31,13 +32,22 @@ KernelOption = Annotated[
     typer.Option(
         metavar="KERNEL",
         help="Blur kernel: gaussian:WIDTH (standard deviation in pixels), motion:LENGTH,ANGLE (pixels, degrees "
-        "counter-clockwise from the horizontal), or a file (.npy, .npz, .txt, .csv or an image). Needed by deblur; "
+        "counter-clockwise from the horizontal), disk:RADIUS (out of focus), box:SIDE, or a file (.npy, .npz, .txt, "
+        ".csv or an image), its centre at half its size, rounded down. Needed by deblur; "
         "for sr the default is the average over FACTOR x FACTOR pixels.",
     ),
 ]
 FactorOption = Annotated[
     int | None,
     typer.Option(min=2, help="For sr: how many times fewer pixels there are along each side."),
+]
+AlignOption = Annotated[
+    str,
+    typer.Option(
+        metavar="center|corner",
+        help="For sr with a kernel: where in its cell of FACTOR x FACTOR pixels a reduced pixel lies. center, as most "
+        "programs reduce pictures; corner, as simulated data often is.",
+    ),
 ]
 MaskOption = Annotated[
     Path | None,
@@ -74,10 +84,15 @@ def parse_temperature(text: str, levels: int) -> Any:
     """`--temperature`, for a prior of so many levels."""
     from hvae_jax.restoration import linear
 
-    ends = [_number("--temperature", part) for part in text.split(",")]
+    ends = parse_numbers("--temperature", text)
     if len(ends) > 2 or min(ends) <= 0:
         raise ValueError(f"expected --temperature as one or two numbers above 0, got {text}")
     return ends[0] if len(ends) == 1 else linear(ends[0], ends[1], levels)
+
+
+def parse_numbers(option: str, text: str) -> list[float]:
+    """Numbers with commas between them."""
+    return [_number(option, part) for part in text.split(",")]
 
 
 def _number(option: str, text: str) -> float:
@@ -120,6 +135,38 @@ def progress_bar() -> Progress:
         disable=not console.is_terminal,
         redirect_stdout=sys.stdout.isatty(),  # what is piped elsewhere must not end on stderr
     )
+
+
+def printable(text: str) -> str:
+    """A prior's text without what would steer a terminal."""
+    return "".join(c for c in text if c.isprintable() or c in "\n\t")
+
+
+def settings_table(task: str, rows: Sequence[dict[str, Any]]) -> Table:
+    """The recommended settings of a task, a column per noise level."""
+    from rich.table import Table
+
+    title = f"Recommended settings: {printable(task)} (deviations in grey levels of 255)"
+    table = Table(title=title, title_justify="left")
+    table.add_column("noise std")
+    for row in rows:
+        table.add_column(in_words(row.get("noise_std", "")), justify="right")
+    names = sorted({name for row in rows for name in row} - {"noise_std"})
+    for name in names:
+        table.add_row(printable(name).replace("_", " "), *(printable(in_words(row.get(name, ""))) for row in rows))
+    return table
+
+
+def in_words(value: Any) -> str:
+    """A JSON value on one line."""
+    if isinstance(value, dict):
+        parts = [
+            f"{name} ({in_words(v)})" if isinstance(v, dict) else f"{name} {in_words(v)}" for name, v in value.items()
+        ]
+        return ", ".join(parts)
+    if isinstance(value, list):
+        return " ".join(map(in_words, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def complain(sentence: str) -> None:

@@ -1,10 +1,11 @@
 """What a real photograph needs around the method: files, borders, noise, kernels, masks (NumPy only)."""
 
 from hvae_jax.images.borders import Box, crop, extend_periodic, fit_square, pad_to_multiple
-from hvae_jax.images.kernels import parse_kernel
-from hvae_jax.images.masks import read_mask
+from hvae_jax.images.kernels import parse_kernel, read_kernels
+from hvae_jax.images.masks import make_mask, read_mask
 from hvae_jax.images.noise import NoiseEstimate, estimate_noise, estimate_noise_std
 from hvae_jax.images.read import SUFFIXES, Image, ImageError, list_images, read_image
+from hvae_jax.images.squares import Squares, read_squares
 from hvae_jax.images.write import check_writable, write_image
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Image",
     "ImageError",
     "NoiseEstimate",
+    "Squares",
     "check_writable",
     "crop",
     "estimate_noise",
@@ -20,9 +22,12 @@ __all__ = [
     "extend_periodic",
     "fit_square",
     "list_images",
+    "make_mask",
     "pad_to_multiple",
     "parse_kernel",
     "read_image",
+    "read_kernels",
     "read_mask",
+    "read_squares",
     "write_image",
 ]

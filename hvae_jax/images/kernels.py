@@ -3,13 +3,13 @@
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
-from hvae_jax.images.read import NPY, SUFFIXES, ImageError, check_is_file, decode_npy, read_image, reason
+from hvae_jax.images.read import NPY, SUFFIXES, FilePath, ImageError, check_is_file, decode_npy, read_image, reason
 
 # In pixels, of kernels made from numbers: far above any blur worth restoring, and a slip fits in memory.
 _MAX_KERNEL_WIDTH = 256
@@ -21,9 +21,11 @@ def parse_kernel(
     """Make the blur kernel that a user describes on the command line.
 
     Args:
-        spec: one of `gaussian:WIDTH` (standard deviation in pixels), `motion:LENGTH,ANGLE` (pixels; degrees
-            counter-clockwise from the horizontal), or a file: .npy, .npz (`file.npz:name` where it holds
-            several arrays), .txt or .csv (rows of numbers), or an image (its channels are averaged).
+        spec: one of `gaussian:WIDTH` (standard deviation in pixels) or `gaussian:WIDTH,HEIGHT,ANGLE` (an elongated
+            one, turned), `motion:LENGTH,ANGLE` (pixels; degrees counter-clockwise from the horizontal),
+            `disk:RADIUS` (out of focus), `box:SIDE`, or a file: .npy, .npz (`file.npz:name` where it holds several
+            arrays), .txt or .csv (rows of numbers, separated by spaces, commas or semicolons; lines that begin
+            with # are skipped), or an image (its channels are averaged).
         max_shape: height and width of the image to be restored, which the kernel must not exceed.
 
     Returns:
@@ -34,17 +36,19 @@ def parse_kernel(
     """
     kind, _, numbers = spec.partition(":")
     if kind in _MADE_KERNELS:
-        make, names = _MADE_KERNELS[kind]
+        make, forms = _MADE_KERNELS[kind]
         try:
             values = [float(number) for number in numbers.split(",")]
         except ValueError:
             values = []
-        if len(values) != len(names) or not all(map(math.isfinite, values)):
-            wanted = f"{kind}:{','.join(names)}"
+        names = next((form for form in forms if len(form) == len(values)), None)
+        if names is None or not all(map(math.isfinite, values)):
+            wanted = " or ".join(f"{kind}:{','.join(form)}" for form in forms)
             raise ImageError(f"kernel {spec}: expected {wanted} with numbers, got {numbers!r}")
-        if not 0 < values[0] <= _MAX_KERNEL_WIDTH:
-            wanted = f"a {names[0]} above 0 and at most {_MAX_KERNEL_WIDTH}"
-            raise ImageError(f"kernel {spec}: expected {wanted}, got {values[0]:g}")
+        for name, value in zip(names, values, strict=True):
+            if name != "ANGLE" and not 0 < value <= _MAX_KERNEL_WIDTH:
+                wanted = f"a {name} above 0 and at most {_MAX_KERNEL_WIDTH}"
+                raise ImageError(f"kernel {spec}: expected {wanted}, got {value:g}")
         kernel = make(*values)
     else:
         kernel = _read_kernel(spec)
@@ -60,9 +64,57 @@ def parse_kernel(
     return (weights / weights.sum()).astype(np.float32)
 
 
-def _gaussian(width: float) -> np.ndarray:
-    radius = math.ceil(3 * width)
-    profile = np.exp(-0.5 * (np.arange(-radius, radius + 1) / width) ** 2)
+def read_kernels(
+    path: FilePath, names: Sequence[str] | None = None
+) -> dict[str, Float[np.ndarray, "kernel_height kernel_width"]]:
+    """Read blur kernels from an .npz file.
+
+    Args:
+        path: the file.
+        names: of the kernels, in the order wanted; by default all that are there.
+
+    Returns:
+        The kernels by name, each as `parse_kernel` gives it.
+
+    Raises:
+        ImageError: there is no such file or kernel, or one is none.
+    """
+    path = Path(path)
+    check_is_file(path)
+    if path.suffix.lower() != ".npz":
+        raise ImageError(f"{path}: expected an .npz file of kernels, got {path.suffix or 'no ending'}")
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            known = list(archive.files)
+    except Exception as error:  # damaged archives raise nearly anything; an array alone has no names
+        raise ImageError(f"{path}: expected an .npz file of kernels, got another or a damaged file") from error
+    wanted = known if names is None else names
+    if missing := [name for name in wanted if name not in known]:
+        raise ImageError(f"{path}: expected kernels named {', '.join(wanted)}, got none named {missing[0]}")
+    if not wanted:
+        raise ImageError(f"{path}: expected kernels, found none")
+    return {name: parse_kernel(f"{path}:{name}") for name in wanted}
+
+
+def _gaussian(width: float, height: float | None = None, angle: float = 0.0) -> np.ndarray:
+    height = width if height is None else height
+    radius = math.ceil(3 * max(width, height))
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    right, up = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    along, across = x * right - y * up, x * up + y * right  # rows count downwards
+    return np.exp(-0.5 * ((along / width) ** 2 + (across / height) ** 2))
+
+
+def _disk(radius: float) -> np.ndarray:
+    """A pixel at the rim weighs about the part of it that is inside."""
+    reach = math.ceil(radius)
+    return np.clip(radius + 0.5 - np.hypot(*np.mgrid[-reach : reach + 1, -reach : reach + 1]), 0, 1)
+
+
+def _box(side: float) -> np.ndarray:
+    """Centred, so that a pixel at the edge of an even or broken side weighs the part of it that is inside."""
+    reach = math.ceil((side - 1) / 2 - 1e-9)
+    profile = np.clip(side / 2 + 0.5 - np.abs(np.arange(-reach, reach + 1)), 0, 1)
     return np.outer(profile, profile)
 
 
@@ -78,9 +130,11 @@ def _motion(length: float, angle: float) -> np.ndarray:
     return np.maximum(0, 1 - distance)
 
 
-_MADE_KERNELS: dict[str, tuple[Callable[..., np.ndarray], tuple[str, ...]]] = {
-    "gaussian": (_gaussian, ("WIDTH",)),
-    "motion": (_motion, ("LENGTH", "ANGLE")),
+_MADE_KERNELS: dict[str, tuple[Callable[..., np.ndarray], tuple[tuple[str, ...], ...]]] = {
+    "gaussian": (_gaussian, (("WIDTH",), ("WIDTH", "HEIGHT", "ANGLE"))),
+    "motion": (_motion, (("LENGTH", "ANGLE"),)),
+    "disk": (_disk, (("RADIUS",),)),
+    "box": (_box, (("SIDE",),)),
 }
 
 
@@ -88,7 +142,7 @@ def _read_kernel(spec: str) -> np.ndarray:
     member = re.fullmatch(r"(.+\.npz):(.+)", spec, re.IGNORECASE)
     path, name = (Path(member[1]), member[2]) if member and not os.path.exists(spec) else (Path(spec), None)
     if not os.path.exists(path):
-        wanted = "gaussian:WIDTH, motion:LENGTH,ANGLE or a file"
+        wanted = "gaussian:WIDTH, motion:LENGTH,ANGLE, disk:RADIUS, box:SIDE or a file"
         raise ImageError(f"kernel {spec}: expected {wanted}, but there is no such file")
     check_is_file(path)
     suffix = path.suffix.lower()
@@ -104,8 +158,9 @@ def _read_kernel(spec: str) -> np.ndarray:
             return decode_npy(path)
         if suffix == ".npz":
             return _member(path, name)
-        lines = path.read_text(encoding="utf-8-sig").replace(",", " ").splitlines()
-        return np.array([[float(number) for number in line.split()] for line in lines if line.strip()])
+        lines = path.read_text(encoding="utf-8-sig").replace(",", " ").replace(";", " ").splitlines()
+        rows = [line.split() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+        return np.array([[float(number) for number in row] for row in rows])
     except ImageError:
         raise
     except Exception as error:  # damaged archives raise nearly anything
