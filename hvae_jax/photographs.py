@@ -150,7 +150,7 @@ class Degradation:
         return dataclasses.replace(self, mask=(images.fit_square(mask, side) > 1 - 1e-4).astype(np.float32))
 
 
-def _seen_from_corner(kernel: Float[np.ndarray, "kh kw"], factor: int) -> Float[np.ndarray, "kh kw"]:
+def _seen_from_corner(kernel: Float[np.ndarray, "kh kw"], factor: int) -> Float[np.ndarray, "padded_kh padded_kw"]:
     """A kernel around a cell's centre, for an operator that keeps what is at the cell's top-left pixel."""
     padded = np.pad(np.asarray(kernel, np.float64), factor // 2)
     moved = np.maximum(ndimage.shift(padded, -(factor - 1) / 2, order=3), 0)
