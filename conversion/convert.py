@@ -6,18 +6,18 @@ import functools
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 
-from conversion import patch_vdvae, torch_file, vdvae
-from conversion.mapping import Rule, assemble, expand, mismatches
+from conversion import torch_file
+from conversion.families import LAYOUTS
+from conversion.mapping import assemble, expand, mismatches
 from conversion.torch_file import CheckpointError, Tensor
-from hvae_jax.models.patch_vdvae import PRESETS as PATCH_VDVAE_PRESETS
-from hvae_jax.models.vdvae import PRESETS as VDVAE_PRESETS
-from hvae_jax.prior import FAMILIES, Metadata, Prior
+from hvae_jax.models import FAMILIES
+from hvae_jax.prior import Metadata, Prior
 from hvae_jax.restoration import EXPERIMENTS
 
 Weights = Literal["ema", "raw"]
@@ -25,44 +25,6 @@ Weights = Literal["ema", "raw"]
 
 WEIGHTS: dict[Weights, str] = {"ema": "ema_model_state_dict", "raw": "model_state_dict"}
 """Where PatchVDVAE's training checkpoints hold each."""
-
-
-class Family(NamedTuple):
-    """What the converter knows of a model family.
-
-    Attributes:
-        prefix: what the names of its tensors, and of no other family's, begin with.
-        presets: its known architectures.
-        rules: where the tensors go.
-        experiments: task to the paper's experiments whose settings its priors get; "default" for other tasks.
-    """
-
-    prefix: str
-    presets: Mapping[str, Any]
-    rules: Callable[[Any], Iterator[Rule]]
-    experiments: Mapping[str, tuple[str, ...]]
-
-
-NATURAL_DEBLURRING = ("bsd-deblurring-2.55", "bsd-deblurring-7.65", "bsd-deblurring-12.75")
-KNOWN = {
-    "vdvae": Family(
-        prefix="decoder.dec_blocks.",
-        presets=VDVAE_PRESETS,
-        rules=vdvae.rules,
-        experiments={
-            "default": ("face-deblurring",),
-            "SuperResolution": ("face-super-resolution",),
-            "Inpainting": ("face-inpainting",),
-        },
-    ),
-    "patch_vdvae": Family(
-        prefix="top_down.levels_down_upsample.",
-        presets=PATCH_VDVAE_PRESETS,
-        rules=patch_vdvae.rules,
-        experiments={"default": NATURAL_DEBLURRING, "Inpainting": ("bsd-inpainting",)},
-    ),
-}
-"""Families by their names in `prior.json`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,11 +72,11 @@ def read(path: str | Path, preset: str | None = None, weights: Weights | None = 
     content = torch_file.load(path)
     state, taken = _select(path, content, weights)
     shapes = {name: tensor.shape for name, tensor in state.items()}
-    family = next((name for name, f in KNOWN.items() if any(n.startswith(f.prefix) for n in shapes)), None)
+    family = next((name for name, layout in LAYOUTS.items() if any(n.startswith(layout.prefix) for n in shapes)), None)
     if family is None:
         raise CheckpointError(
             f"{path} holds no VDVAE and no PatchVDVAE: expected tensors named "
-            f"{' or '.join(f.prefix + '...' for f in KNOWN.values())}, got {_some(state)}"
+            f"{' or '.join(layout.prefix + '...' for layout in LAYOUTS.values())}, got {_some(state)}"
         )
     found: dict[str, Any] = {"path": path, "weights": taken, "state": state, "family": family}
     try:
@@ -139,10 +101,10 @@ def to_prior(checkpoint: Checkpoint) -> Prior:
     Raises:
         ValueError: the tensors do not fit the architecture, or are not finite; all of them are listed.
     """
-    path, family = checkpoint.path, KNOWN[checkpoint.family]
+    path, layout = checkpoint.path, LAYOUTS[checkpoint.family]
     if checkpoint.config is None:
         raise ValueError(f"{path}: {checkpoint.mismatches[0]}")
-    targets = expand(family.rules(checkpoint.config))
+    targets = expand(layout.rules(checkpoint.config))
     try:
         params = assemble(checkpoint.state, targets, _template(checkpoint.family, checkpoint.config))
     except ValueError as error:
@@ -164,9 +126,9 @@ def to_prior(checkpoint: Checkpoint) -> Prior:
             "converter": f"hvae_jax {importlib.metadata.version('hvae_jax')}",
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         },
-        settings={task: [EXPERIMENTS[name] for name in rows] for task, rows in family.experiments.items()},
+        settings={task: [EXPERIMENTS[name] for name in rows] for task, rows in layout.experiments.items()},
     )
-    return Prior(params, FAMILIES[checkpoint.family][0](checkpoint.config), metadata)
+    return Prior(params, FAMILIES[checkpoint.family].model(checkpoint.config), metadata)
 
 
 def _select(path: Path, content: Any, weights: Weights | None) -> tuple[Mapping[str, Tensor], Weights | None]:
@@ -195,37 +157,26 @@ def _select(path: Path, content: Any, weights: Weights | None) -> tuple[Mapping[
 
 def _architecture(family: str, state: Mapping[str, Tensor], preset: str | None) -> tuple[str | None, Any, list[str]]:
     """The preset, the architecture that the file tells, and how they differ."""
+    layout = LAYOUTS[family]
     shapes = {name: tensor.shape for name, tensor in state.items()}
-    presets = KNOWN[family].presets
-    from_file = family == "vdvae" and preset is not None and preset.endswith(".json")
-    if preset is not None and preset not in presets and not from_file:
-        choices = f"{sorted(presets)}{' or a .json file of hyperparameters' if family == 'vdvae' else ''}"
+    chosen, expected = preset, None
+    if preset is not None and preset.endswith(".json") and layout.parse is not None:
+        chosen, expected = Path(preset).stem, layout.parse(_read_json(Path(preset)))
+    elif preset is not None and preset not in layout.presets:
+        choices = f"{sorted(layout.presets)}{' or a .json file of hyperparameters' if layout.parse else ''}"
         raise ValueError(f"expected a preset of {family}, {choices}, got {preset!r}")
-    if family == "patch_vdvae":
-        config: Any = patch_vdvae.infer(shapes)
-        chosen = preset or next((name for name, known in presets.items() if known == config), None)
-        return chosen, config, [] if chosen is None else _differences(presets[chosen], config)
-    if from_file:
-        assert preset is not None
-        expected = vdvae.parse(_read_json(Path(preset)))
-        chosen = Path(preset).stem
-    else:
-        chosen = preset or vdvae.detect(shapes)
-        if chosen is None:
-            raise ValueError(
-                f"this VDVAE has {vdvae.levels_in(shapes)} levels, as none of the presets "
-                f"{ {name: known.levels for name, known in presets.items()} }; give its hyperparameters as --preset "
-                "FILE.json (width, enc_blocks, dec_blocks and the others in OpenAI's words)"
-            )
-        expected = presets[chosen]
-    config = vdvae.infer(shapes, expected)
-    return chosen, config, _differences(expected, config)
+    elif preset is None:
+        chosen = layout.detect(shapes)
+    if expected is None and chosen is not None:
+        expected = layout.presets[chosen]
+    config = layout.infer(shapes, expected)
+    return chosen, config, [] if expected is None else _differences(expected, config)
 
 
 def _mismatches(family: str, state: Mapping[str, Tensor], config: Any) -> list[str]:
     """What keeps the tensors from filling a model of this architecture exactly."""
     shapes = {name: tensor.shape for name, tensor in state.items()}
-    return mismatches(shapes, expand(KNOWN[family].rules(config)), _template(family, config))
+    return mismatches(shapes, expand(LAYOUTS[family].rules(config)), _template(family, config))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -259,7 +210,7 @@ def _differences(expected: Any, found: Any, where: str = "") -> list[str]:
 @functools.cache
 def _template(family: str, config: Any) -> Any:
     """Shapes of a model's parameters."""
-    return jax.eval_shape(FAMILIES[family][0](config).initialize, jax.random.key(0))
+    return jax.eval_shape(FAMILIES[family].model(config).initialize, jax.random.key(0))
 
 
 def _some(names: Mapping) -> str:

@@ -1,7 +1,7 @@
 """Put the tensors of a PyTorch state dict into a Flax parameter tree, by declared rules and with exact coverage."""
 
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,30 @@ class Rule(NamedTuple):
     source: str | list[str]
     target: str
     names: Names = CONV
+
+
+class Layout(NamedTuple):
+    """What the converter knows of the official checkpoints of a model family.
+
+    Attributes:
+        prefix: what the names of its tensors, and of no other family's, begin with.
+        presets: its known architectures.
+        rules: where the tensors go, from the architecture.
+        detect: the preset that a state dict is of, from its tensors' shapes; None if it is of none.
+        infer: the architecture, from the shapes and the preset that it is expected to be of, or None; ValueError if
+            they do not tell.
+        experiments: task to the paper's experiments whose settings its priors get; "default" for other tasks.
+        parse: the architecture that the official code's hyperparameters, a JSON object, describe; None where that
+            code has none.
+    """
+
+    prefix: str
+    presets: Mapping[str, Any]
+    rules: Callable[[Any], Iterator[Rule]]
+    detect: Callable[[Mapping[str, tuple[int, ...]]], str | None]
+    infer: Callable[[Mapping[str, tuple[int, ...]], Any], Any]
+    experiments: Mapping[str, tuple[str, ...]]
+    parse: Callable[[Mapping[str, Any]], Any] | None = None
 
 
 class Target(NamedTuple):

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 
-from conversion.mapping import CONV, Names, Rule, count_indices, nest
-from hvae_jax.models.patch_vdvae import PatchVDVAEConfig, Resolution
+from conversion.mapping import CONV, Layout, Names, Rule, count_indices, nest
+from hvae_jax.models.patch_vdvae import PRESETS, PatchVDVAEConfig, Resolution
 
 BOTTLENECK = nest({f"convs.{2 * k + 1}": f"conv_{k}" for k in range(4)}, CONV)
 FIRST_LEVEL: Names = {
@@ -46,11 +46,18 @@ def rules(config: PatchVDVAEConfig) -> Iterator[Rule]:
         yield Rule(levels, f"levels_{i}", LEVEL)
 
 
-def infer(shapes: Mapping[str, tuple[int, ...]]) -> PatchVDVAEConfig:
+def detect(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    """The preset whose architecture the names and shapes of a state dict tell."""
+    config = infer(shapes)
+    return next((name for name, known in PRESETS.items() if known == config), None)
+
+
+def infer(shapes: Mapping[str, tuple[int, ...]], preset: PatchVDVAEConfig | None = None) -> PatchVDVAEConfig:
     """The architecture that the names and shapes of a state dict tell.
 
     Args:
         shapes: of its tensors.
+        preset: without effect, as they tell all of it.
 
     Returns:
         The configuration, the rest of it as in the official models.
@@ -91,3 +98,14 @@ def infer(shapes: Mapping[str, tuple[int, ...]]) -> PatchVDVAEConfig:
         output_kernel=size("top_down.output_conv.weight", 2),
         first_posterior_bottleneck=size("top_down.levels_down_upsample.0.posterior_net.0.convs.1.weight", 0),
     )
+
+
+DEBLURRING = ("bsd-deblurring-2.55", "bsd-deblurring-7.65", "bsd-deblurring-12.75")
+LAYOUT = Layout(
+    prefix="top_down.levels_down_upsample.",
+    presets=PRESETS,
+    rules=rules,
+    detect=detect,
+    infer=infer,
+    experiments={"default": DEBLURRING, "inpaint": ("bsd-inpainting",)},
+)

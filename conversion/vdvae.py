@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from conversion.mapping import CONV, Names, Rule, count_indices, nest
+from conversion.mapping import CONV, Layout, Names, Rule, count_indices, nest
 from hvae_jax.models.vdvae import PRESETS, Resolution, VDVAEConfig
 
 BOTTLENECK = nest({f"c{k + 1}": f"conv_{k}" for k in range(4)}, CONV)
@@ -52,7 +52,7 @@ def rules(config: VDVAEConfig) -> Iterator[Rule]:
             yield Rule("decoder.bias_xs", "", {str(i): f"bias_map_{i}"})
 
 
-def infer(shapes: Mapping[str, tuple[int, ...]], preset: VDVAEConfig) -> VDVAEConfig:
+def infer(shapes: Mapping[str, tuple[int, ...]], preset: VDVAEConfig | None) -> VDVAEConfig:
     """The architecture that the names and shapes of a state dict tell, where they differ from a preset's.
 
     They do not tell at which resolution a block stands, as the blocks are numbered through; only the number of
@@ -65,7 +65,16 @@ def infer(shapes: Mapping[str, tuple[int, ...]], preset: VDVAEConfig) -> VDVAECo
     Returns:
         The preset with what the file says of the coarsest resolution's encoder, the latent channels, the mixture
         and the bias maps.
+
+    Raises:
+        ValueError: there is no preset.
     """
+    if preset is None:
+        raise ValueError(
+            f"this VDVAE has {levels_in(shapes)} levels, as none of the presets "
+            f"{ {name: known.levels for name, known in PRESETS.items()} }; give its hyperparameters as --preset "
+            "FILE.json (width, enc_blocks, dec_blocks and the others in OpenAI's words)"
+        )
     coarsest, *others = preset.resolutions
     blocks = count_indices(shapes, "encoder.enc_blocks.") - sum(r.encoder_blocks + 1 for r in others)
     biased = count_indices(shapes, "decoder.bias_xs.")
@@ -181,3 +190,18 @@ def _widths(text: str) -> dict[int, int]:
     if not re.fullmatch(r"(\d+:\d+(,\d+:\d+)*)?", text):
         raise ValueError(f"expected custom_width_str such as 512:32,256:64, got {text!r}")
     return {int(size): int(width) for size, width in (pair.split(":") for pair in text.split(",") if pair)}
+
+
+LAYOUT = Layout(
+    prefix="decoder.dec_blocks.",
+    presets=PRESETS,
+    rules=rules,
+    detect=detect,
+    infer=infer,
+    experiments={
+        "default": ("face-deblurring",),
+        "sr": ("face-super-resolution",),
+        "inpaint": ("face-inpainting",),
+    },
+    parse=parse,
+)

@@ -18,17 +18,11 @@ from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from hvae_jax.files import write_atomically
-from hvae_jax.models.patch_vdvae import PatchVDVAE, PatchVDVAEConfig
-from hvae_jax.models.vdvae import VDVAE, VDVAEConfig
+from hvae_jax.models import FAMILIES
+from hvae_jax.models.contract import HVAE, HierarchyConfig
 
 FORMAT = 1
 """Version of the directory format; a newer one is refused."""
-
-FAMILIES: dict[str, tuple[Any, Any]] = {
-    "patch_vdvae": (PatchVDVAE, PatchVDVAEConfig),
-    "vdvae": (VDVAE, VDVAEConfig),
-}
-"""Model families by the name that `prior.json` gives them."""
 
 BUNDLED = "natural-medium"
 """The prior that ships with the package."""
@@ -67,11 +61,11 @@ class Prior:
     """
 
     params: dict
-    model: PatchVDVAE | VDVAE
+    model: HVAE
     metadata: Metadata = Metadata()
 
     @property
-    def config(self) -> PatchVDVAEConfig | VDVAEConfig:
+    def config(self) -> HierarchyConfig:
         """The architecture."""
         return self.model.config
 
@@ -126,7 +120,7 @@ class Prior:
         if dtype not in ("float32", "float16", "bfloat16"):
             raise ValueError(f"expected the dtype 'float32', 'float16' or 'bfloat16', got {dtype!r}")
         directory = Path(directory).resolve()
-        families = [name for name, (model, _) in FAMILIES.items() if isinstance(self.model, model)]
+        families = [name for name, family in FAMILIES.items() if isinstance(self.model, family.model)]
         if not families:
             raise ValueError(f"expected a model of the families {sorted(FAMILIES)}, got {type(self.model).__name__}")
         # JAX's arrays, as Orbax would copy NumPy's.
@@ -137,7 +131,7 @@ class Prior:
             **self.info,
             "format": FORMAT,
             "family": families[0],
-            "config": dataclasses.asdict(self.config),
+            "config": self.config.to_dict(),
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
             "dtype": dtype,
         }
@@ -211,8 +205,8 @@ def load_prior(name: str | os.PathLike = BUNDLED) -> Prior:
             f"{directory} has format {version!r}, this version of hvae_jax reads {FORMAT}; a newer one may read it"
         )
     try:
-        model_class, config_class = FAMILIES[description["family"]]
-        model = model_class(config_class.from_dict(description.pop("config")))
+        family = FAMILIES[description["family"]]
+        model = family.model(family.config.from_dict(description.pop("config")))
         digest = description["sha256"]
     except (KeyError, TypeError, ValueError) as error:
         raise PriorError(f"{directory}/prior.json describes no model that is known here: {error!r}") from error

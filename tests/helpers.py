@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from conversion.convert import read, to_prior
-from hvae_jax.models import vdvae
-from hvae_jax.models.hierarchy import HierarchyConfig
+from hvae_jax.models import FAMILIES, vdvae
+from hvae_jax.models.contract import HierarchyConfig
 from hvae_jax.models.patch_vdvae import PatchVDVAEConfig, Resolution
 from hvae_jax.models.vdvae import VDVAEConfig
-from hvae_jax.prior import FAMILIES, Metadata, Prior
+from hvae_jax.prior import Metadata, Prior
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -54,7 +54,7 @@ def tiny_vdvae_config(levels: int = 2, **changes) -> VDVAEConfig:
 
 def model_of(config: HierarchyConfig):
     """The model of an architecture."""
-    return next(model for model, kind in FAMILIES.values() if isinstance(config, kind))(config)
+    return next(family.model for family in FAMILIES.values() if isinstance(config, family.config))(config)
 
 
 def random_prior(config: HierarchyConfig, seed: int = 0, **info) -> Prior:

@@ -17,7 +17,8 @@ import hvae_jax as hj
 from benchmarks.torch_writer import save
 from benchmarks.vdvae import official_shapes
 from conversion import cli, convert, vdvae
-from conversion.convert import KNOWN, read, to_prior
+from conversion.convert import read, to_prior
+from conversion.families import LAYOUTS
 from conversion.mapping import expand
 from conversion.torch_file import CheckpointError, Storage, Tensor, load
 from hvae_jax import images
@@ -96,9 +97,9 @@ def test_the_full_models_are_recognized(family, preset, names):
     state = listed(names)
     chosen, config, differences = convert._architecture(family, state, None)
     assert (chosen, differences) == (preset, [])
-    assert config == KNOWN[family].presets[preset]
+    assert config == LAYOUTS[family].presets[preset]
     assert not convert._mismatches(family, state, config)
-    assert set(expand(KNOWN[family].rules(config))) == set(state)
+    assert set(expand(LAYOUTS[family].rules(config))) == set(state)
     if family == "vdvae":  # so that what the benchmarks convert is laid out like the real file
         assert official_shapes(config) == {name: tensor.shape for name, tensor in state.items()}
 

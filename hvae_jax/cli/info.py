@@ -71,7 +71,7 @@ def info(
 
 def _facts(folder: Path, prior: hj.Prior) -> dict[str, Any]:
     """What is known of a prior in a folder, in JSON's types; what `prior.json` says beside the model comes last."""
-    from hvae_jax.models.hierarchy import HierarchyConfig
+    from hvae_jax.models.contract import HierarchyConfig
 
     card = folder / "README.md"
     config: HierarchyConfig = prior.config

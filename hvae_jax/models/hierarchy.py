@@ -5,7 +5,6 @@ forms the prior p(z_l|z_<l) and, where an image was encoded, the posterior q(z_l
 z_l; z_l is merged. A model supplies the blocks (`LatentBlock`), this module everything else.
 """
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -18,36 +17,6 @@ from jaxtyping import Array, Float
 from hvae_jax import gaussian
 from hvae_jax.gaussian import Gaussian, per_image
 from hvae_jax.models.blocks import scan_unroll
-
-
-class HierarchyConfig:
-    """What the architectures of all families have.
-
-    Attributes:
-        resolutions: coarsest first; each has its number of latent groups as `levels`.
-    """
-
-    resolutions: tuple[Any, ...]
-
-    @property
-    def levels(self) -> int:
-        """Number of latent groups L."""
-        return self.first_levels[-1]
-
-    @property
-    def first_levels(self) -> tuple[int, ...]:
-        """The first level of each resolution, then L."""
-        return tuple(itertools.accumulate((r.levels for r in self.resolutions), initial=0))
-
-    @property
-    def image_size(self) -> int | None:
-        """The only side of images that the model takes, or None for one that takes any size."""
-        return None
-
-    @property
-    def latent_maps(self) -> tuple[tuple[int, int], ...]:
-        """Per resolution, the latents' stride (image pixels along a side of theirs) and channels."""
-        raise NotImplementedError
 
 
 class LevelInputs(NamedTuple):

@@ -26,7 +26,8 @@ from hvae_jax.models.blocks import (
     smooth_softplus,
     space_to_depth,
 )
-from hvae_jax.models.hierarchy import HierarchyConfig, LatentBlock, Pass, TopDown
+from hvae_jax.models.contract import HierarchyConfig
+from hvae_jax.models.hierarchy import LatentBlock, Pass, TopDown
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class PatchVDVAEConfig(HierarchyConfig):
 
     @classmethod
     def from_dict(cls, config: dict[str, Any]) -> "PatchVDVAEConfig":
-        """The inverse of `dataclasses.asdict`, for configurations stored as JSON."""
+        """See `HierarchyConfig.from_dict`."""
         config = dict(item for item in config.items() if item not in _WITHDRAWN.items())
         return cls(**{**config, "resolutions": tuple(Resolution(**r) for r in config.get("resolutions", ()))})
 

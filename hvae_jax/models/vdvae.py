@@ -12,7 +12,8 @@ from hvae_jax.gaussian import Gaussian
 from hvae_jax.likelihood import GaussianDecoder, LogisticMixtureDecoder
 from hvae_jax.models import hierarchy
 from hvae_jax.models.blocks import Bottleneck, average_pool, bottlenecks, conv, upsample
-from hvae_jax.models.hierarchy import HierarchyConfig, LatentBlock, Pass, TopDown
+from hvae_jax.models.contract import HierarchyConfig
+from hvae_jax.models.hierarchy import LatentBlock, Pass, TopDown
 
 FIVE_BIT_LEVELS = 256.0
 """The official face wrapper scales [0, 1] by 256, not 255, before it clamps to 255.
@@ -109,19 +110,9 @@ class VDVAEConfig(HierarchyConfig):
         """The sides of images are multiples of it; here they are exactly `image_size`."""
         return self.image_size
 
-    @property
-    def clip_input(self) -> bool:
-        """Images need no clipping before they are encoded: the model clamps them."""
-        return False
-
-    @property
-    def noise_conditional(self) -> bool:
-        """The noise level is no input."""
-        return False
-
     @classmethod
     def from_dict(cls, config: dict[str, Any]) -> "VDVAEConfig":
-        """The inverse of `dataclasses.asdict`, for configurations stored as JSON."""
+        """See `HierarchyConfig.from_dict`."""
         limits = config["variance_range"]
         return cls(
             **{
@@ -313,7 +304,6 @@ class VDVAE(nn.Module):
         activations: tuple[Array, ...] | None,
         settings: Pass,
         shape: tuple[int, int, int] | None = None,
-        noise_level: Array | None = None,
     ) -> TopDown:
         """The top-down pass.
 
@@ -321,7 +311,6 @@ class VDVAE(nn.Module):
             activations: what `bottom_up` returned, or None to use the prior alone.
             settings: latent rule and its inputs.
             shape: (B, H, W) of the images, needed where there are no activations.
-            noise_level: has no influence.
 
         Returns:
             The pass's result; its `features` are for `decode`.
