@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from benchmarks.methods import Method
@@ -28,6 +27,7 @@ from hvae_jax.files import Journal, write_atomically
 from hvae_jax.images import Squares, write_image
 from hvae_jax.metrics import lpips, psnr, ssim
 from hvae_jax.prior import Prior
+from hvae_jax.progress import progress_bar
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,11 +60,7 @@ class Run:
         self._comparisons: list[dict[str, str | None]] = []
         self._warm: set[tuple] = set()
         self._journal = Journal(self.folder / "rows.jsonl")
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-        self._progress = Progress(
-            *columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal
-        )
+        self._progress = progress_bar()
         self._bar = self._progress.add_task(name, total=None)
 
     def __enter__(self) -> "Run":

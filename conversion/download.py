@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hvae_jax.progress import progress_bar
+
 OPENAI = "https://openaipublic.blob.core.windows.net/very-deep-vaes-assets"
 
 RETRIES = 4
@@ -210,11 +212,6 @@ def _reason(error: Exception) -> str:
 @contextlib.contextmanager
 def _progress(name: str) -> Iterator[Callable[[int, int | None], None]]:
     """A bar on stderr, in a terminal only; yields what takes the bytes that are here and all that there are."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
+    with progress_bar(unit="bytes") as progress:
         bar = progress.add_task(f"downloading {name}", total=None)
         yield lambda done, total: progress.update(bar, completed=done, total=total)

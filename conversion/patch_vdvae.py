@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping
 
 from conversion.mapping import CONV, Layout, Names, Rule, count_indices, nest
-from hvae_jax.models.patch_vdvae import PRESETS, PatchVDVAEConfig, Resolution
+from hvae_jax.models.patch_vdvae import PatchVDVAEConfig, Resolution
+from hvae_jax.models.patch_vdvae_presets import PRESETS
 
 BOTTLENECK = nest({f"convs.{2 * k + 1}": f"conv_{k}" for k in range(4)}, CONV)
 FIRST_LEVEL: Names = {

@@ -75,3 +75,12 @@ def _canonical(values: Mapping[str, Any]) -> str:
 
 def _digest(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(_canonical(settings).encode()).hexdigest()[:16]
+
+
+WITHDRAWN: Mapping[str, Any] = {"noise_conditional_latents": False, "lipschitz_weight": 0.0}
+"""Settings that stored configurations may still have, with the value that changes nothing."""
+
+
+def without_withdrawn(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored configuration without the settings that are no more, where they say nothing."""
+    return {name: value for name, value in values.items() if (name, value) not in WITHDRAWN.items()}

@@ -116,9 +116,9 @@ def test_tuned_finds_the_best_weight():
 
 def test_dpir_schedule():
     ratios, deviations = np.transpose(dpir_schedule(7.65 / 255))
-    assert_allclose(deviations[[0, -1]], [49 / 255, 7.65 / 255])
-    assert_allclose(deviations[1:] / deviations[:-1], (7.65 / 49) ** (1 / 7))
-    assert_allclose(ratios * deviations**2, 0.23 * (7.65 / 255) ** 2)
+    assert_allclose(deviations[[0, -1]], [49 / 255, 7.65 / 255], rtol=1e-6)
+    assert_allclose(deviations[1:] / deviations[:-1], (7.65 / 49) ** (1 / 7), rtol=1e-6)
+    assert_allclose(ratios * deviations**2, 0.23 * (7.65 / 255) ** 2, rtol=1e-6)
     assert dpir_schedule(1 / 255)[-1][1] == pytest.approx(2.55 / 255)
 
 

@@ -15,7 +15,7 @@ from benchmarks import problems
 from benchmarks.experiment import markdown
 from benchmarks.experiments import ablation, common, final
 from hvae_jax import images
-from hvae_jax.models.patch_vdvae import PRESETS
+from hvae_jax.models.patch_vdvae_presets import PRESETS
 from hvae_jax.operators import Inpainting
 from tests.helpers import random_prior, tiny_config
 

@@ -10,7 +10,9 @@ import pytest
 
 from hvae_jax import RestoreConfig, operators, restore
 from hvae_jax.encoding import encode
-from hvae_jax.models.patch_vdvae import PRESETS, PatchVDVAE
+from hvae_jax.models.patch_vdvae import PatchVDVAE
+from hvae_jax.models.patch_vdvae_presets import PRESETS
+from hvae_jax.restoration.schedules import DPIR_WEIGHT
 from hvae_jax.training import LossConfig, OptimizerConfig, TrainConfig, iterates
 from hvae_jax.training.state import grown, init_state, make_optimizer, train_step
 from tests.helpers import random_prior, tiny_config
@@ -53,7 +55,7 @@ def test_the_iterates_are_those_of_algorithm_2(images, blurred):
         r = iterates.advance(r, encode(prior, x, 1.0, noise_level=level).mean)
     config = RestoreConfig(
         temperature=1.0,
-        decoder_std=jnp.array(levels)[:, None] / iterates.WEIGHT**0.5,
+        decoder_std=jnp.array(levels)[:, None] / DPIR_WEIGHT**0.5,
         noise_level=jnp.array(levels)[:, None],
         max_iterations=iterates.ITERATIONS,
         initial="image",

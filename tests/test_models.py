@@ -14,7 +14,8 @@ from hvae_jax.models import hierarchy
 from hvae_jax.models.blocks import depth_to_space, space_to_depth
 from hvae_jax.models.contract import HierarchyConfig
 from hvae_jax.models.hierarchy import LevelOutputs, Pass
-from hvae_jax.models.patch_vdvae import PRESETS, PatchVDVAEConfig
+from hvae_jax.models.patch_vdvae import PatchVDVAEConfig
+from hvae_jax.models.patch_vdvae_presets import PRESETS
 from hvae_jax.models.vdvae import PRESETS as VDVAE_PRESETS
 from tests.helpers import model_of, random_prior, tiny_config, tiny_vdvae_config
 

@@ -26,7 +26,8 @@ from hvae_jax.gaussian import Gaussian, kl_divergence
 from hvae_jax.likelihood import GaussianDecoder
 from hvae_jax.models import hierarchy
 from hvae_jax.models.hierarchy import Pass
-from hvae_jax.models.patch_vdvae import PRESETS, PatchVDVAE, PatchVDVAEConfig, Resolution
+from hvae_jax.models.patch_vdvae import PatchVDVAE, PatchVDVAEConfig, Resolution
+from hvae_jax.models.patch_vdvae_presets import PRESETS
 from hvae_jax.training import (
     RUNS,
     Interrupted,
@@ -474,7 +475,7 @@ import sys
 from pathlib import Path
 import jax
 from hvae_jax import Prior, load_prior
-from hvae_jax.models.patch_vdvae import PRESETS
+from hvae_jax.models.patch_vdvae_presets import PRESETS
 from hvae_jax.training import TrainConfig, train
 prior = load_prior(sys.argv[1])
 PRESETS["tiny"] = prior.config

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from hvae_jax.operators import Operator
+from hvae_jax.restoration.schedules import DPIR_WEIGHT, dpir
 
 Denoiser: TypeAlias = Callable[
     [Float[Array, "batch height width channels"], float], Float[Array, "batch height width channels"]
@@ -44,8 +45,8 @@ def half_quadratic(
     return v
 
 
-def dpir_schedule(noise_std: float, iterations: int = 8, weight: float = 0.23) -> list[tuple[float, float]]:
-    """DPIR's: deviations s fall geometrically from 49/255 to max(σ, 2.55/255), and ratio = weight σ²/s².
+def dpir_schedule(noise_std: float, iterations: int = 8, weight: float = DPIR_WEIGHT) -> list[tuple[float, float]]:
+    """DPIR's schedule for `half_quadratic`: ratio = weight σ²/s² and the deviations s of `schedules.dpir`.
 
     Args:
         noise_std: σ > 0, in the images' unit.
@@ -57,11 +58,10 @@ def dpir_schedule(noise_std: float, iterations: int = 8, weight: float = 0.23) -
 
     Source: Zhang et al., "Plug-and-play image restoration with deep denoiser prior", TPAMI 2021, eq. 9 and section 4.2.
     """
-    deviations = np.geomspace(49 / 255, max(noise_std, 2.55 / 255), iterations)
-    return [(weight * noise_std**2 / s**2, s) for s in deviations]
+    return [(weight * noise_std**2 / s**2, s) for s in dpir(noise_std, iterations)[:, 0].tolist()]
 
 
-def plug_and_play(denoiser: Denoiser, iterations: int = 8, weight: float = 0.23) -> Callable[..., Array]:
+def plug_and_play(denoiser: Denoiser, iterations: int = 8, weight: float = DPIR_WEIGHT) -> Callable[..., Array]:
     """The method that half-quadratic splitting makes of a denoiser, on DPIR's schedule; see `dpir_schedule`.
 
     Args:

@@ -25,9 +25,9 @@ from hvae_jax.cli.shared import (
     naming,
     parse_noise_std,
     parse_temperature,
-    progress_bar,
     scaled,
 )
+from hvae_jax.progress import progress_bar
 
 if TYPE_CHECKING:  # imported when it is used, so that `--help` does not wait for it
     import numpy as np

@@ -11,7 +11,8 @@ import lazy_loader
 import typer
 
 import hvae_jax as hj
-from hvae_jax.cli.shared import OverwriteOption, PriorOption, load_prior, parse_temperature, progress_bar
+from hvae_jax.cli.shared import OverwriteOption, PriorOption, load_prior, parse_temperature
+from hvae_jax.progress import progress_bar
 
 if TYPE_CHECKING:  # imported when it is used, so that `--help` does not wait for it
     import numpy as np

@@ -14,7 +14,6 @@ import typer
 import hvae_jax as hj
 
 if TYPE_CHECKING:  # imported when it is used, so that `--help` does not wait for it
-    from rich.progress import Progress
     from rich.table import Table
 
 GREY_LEVELS = 255
@@ -116,25 +115,6 @@ def check_output_file(out: Path, source: Path, overwrite: bool) -> None:
     if out.resolve() == source.resolve():
         raise ValueError(f"{out}: expected another file than the input, got the same")
     hj.images.check_writable(out, overwrite)
-
-
-def progress_bar() -> Progress:
-    """A bar on stderr, in a terminal only, that is gone at the end."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-        redirect_stdout=sys.stdout.isatty(),  # what is piped elsewhere must not end on stderr
-    )
 
 
 def printable(text: str) -> str:

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 import hvae_jax as hj
-from hvae_jax.cli.shared import parse_numbers, progress_bar, settings_table
+from hvae_jax.cli.shared import parse_numbers, settings_table
+from hvae_jax.progress import progress_bar
 
 
 def tune(

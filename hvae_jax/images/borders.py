@@ -124,59 +124,25 @@ def extend_periodic(
     box = (slice(top, top + height), slice(left, left + width))
     if sides == (height, width) and unusable is None:
         return image.astype(np.float32), box
+    from hvae_jax.images.extension import continued  # only now, for it takes JAX
+
     observed_at = np.zeros(sides, bool)
     observed_at[box] = True if unusable is None else ~unusable
     if not observed_at.any():
         raise ValueError("expected pixels that can be used, got none")
 
-    point_spread = np.zeros(sides, np.float32)
     kernel = np.ones((1, 1), np.float32) if kernel is None else np.asarray(kernel, np.float32)
     if kernel.ndim != 2 or kernel.shape[0] > sides[0] or kernel.shape[1] > sides[1]:
         raise ValueError(f"expected a kernel (height, width) of at most {sides}, got {kernel.shape}")
+    point_spread = np.zeros(sides, np.float32)
     point_spread[: kernel.shape[0], : kernel.shape[1]] = kernel
     point_spread = np.roll(point_spread, (-(kernel.shape[0] // 2), -(kernel.shape[1] // 2)), (0, 1))
 
     # Channels first, which the Fourier transforms like better.
-    blur = np.fft.rfft2(point_spread)
-    rows, columns = np.fft.fftfreq(sides[0])[:, None], np.fft.rfftfreq(sides[1])
-    laplacian = 4 - 2 * np.cos(2 * np.pi * rows) - 2 * np.cos(2 * np.pi * columns)
-    penalty = (smoothness * laplacian).astype(np.float32)
-    # Parseval: a half spectrum stands for the whole one, whose inner columns it holds once.
-    twice = np.where((columns == 0) | (columns == 0.5), 1, 2).astype(np.float32)
-
-    def inner(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return np.sum(twice * (a.real * b.real + a.imag * b.imag), axis=(-2, -1), keepdims=True)
-
-    def blurred(spectrum: np.ndarray) -> np.ndarray:
-        return np.fft.irfft2(blur * spectrum, s=sides)
-
-    def masked_adjoint(extended: np.ndarray) -> np.ndarray:
-        return np.conj(blur) * np.fft.rfft2(extended * observed_at)
-
     channels = np.moveaxis(image, -1, -3).astype(np.float32)
-    mean = channels[..., observed_at[box]].mean(axis=-1, dtype=np.float64).astype(np.float32)[..., None, None]
     observed = np.zeros((*channels.shape[:-2], *sides), np.float32)
-    observed[..., *box] = channels - mean
-    observed *= observed_at
-
-    # Conjugate gradient on the spectrum of x, each channel with its own step, preconditioned as if the
-    # image's share of the domain were spread evenly.
-    precondition = 1 / (np.abs(blur) ** 2 * float(observed_at.mean()) + penalty)
-    tiny = np.finfo(np.float32).tiny  # a constant image is solved at the start: 0 / 0
-    residual = masked_adjoint(observed)
-    x = np.zeros_like(residual)
-    direction = precondition * residual
-    energy = inner(residual, direction)
-    for _ in range(steps):
-        image_of_direction = masked_adjoint(blurred(direction)) + penalty * direction
-        step = energy / np.maximum(inner(direction, image_of_direction), tiny)
-        x += step * direction
-        residual -= step * image_of_direction
-        conditioned = precondition * residual
-        previous, energy = energy, inner(residual, conditioned)
-        direction = conditioned + energy / np.maximum(previous, tiny) * direction
-
-    extended = blurred(x) + mean
+    observed[..., *box] = channels
+    extended = np.array(continued(observed, observed_at, point_spread, smoothness, steps))
     extended[..., observed_at] = channels[..., observed_at[box]]
     return np.moveaxis(extended, -3, -1), box
 

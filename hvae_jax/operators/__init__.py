@@ -1,7 +1,8 @@
 """Degradations of an image: linear operators with an adjoint and a data step."""
 
-from hvae_jax.operators.base import Operator, conjugate_gradient
+from hvae_jax.operators.base import Operator
 from hvae_jax.operators.blur import Blur
+from hvae_jax.operators.conjugate_gradient import conjugate_gradient
 from hvae_jax.operators.inpainting import Denoising, Inpainting, smooth_fill
 from hvae_jax.operators.linear import Linear
 from hvae_jax.operators.super_resolution import SuperResolution

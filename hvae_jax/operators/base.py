@@ -1,28 +1,25 @@
-"""The contract of a linear degradation operator, and the conjugate gradient that serves every operator."""
+"""The contract of a linear degradation operator."""
 
 import abc
 import dataclasses
 import numbers
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, ClassVar, Literal, NamedTuple, NoReturn, TypeAlias
+from typing import Any, ClassVar, Literal, NoReturn, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
+from hvae_jax.operators.conjugate_gradient import Map, conjugate_gradient, dot, safe_divide
+
 Shape: TypeAlias = tuple[int, ...]
-Map: TypeAlias = Callable[[Array], Array]
 Ratio: TypeAlias = Float[ArrayLike, "*batch"] | Float[ArrayLike, ""]
 Kernel: TypeAlias = Real[ArrayLike, "*batch kernel_height kernel_width"] | Sequence[Sequence[float]]
 DataStep: TypeAlias = Callable[
     [Float[ArrayLike, "*batch height width channels"], Ratio], Float[Array, "*batch height width channels"]
 ]
-
-# Conjugate gradient to a tolerance gives up here; a data step so badly conditioned is not worth more.
-MAX_CG_STEPS = 1000
 
 
 class Operator(abc.ABC):
@@ -300,81 +297,6 @@ def _check_ratio(ratio: Ratio) -> None:
     """Refuse a number below 0 as the ratio of a data step."""
     if isinstance(ratio, numbers.Real) and not ratio >= 0:
         raise ValueError(f"ratio must be positive, got {ratio}")
-
-
-def conjugate_gradient(
-    matvec: Map, b: Float[Array, "*batch height width channels"], steps: int | None, tolerance: float | Array
-) -> Float[Array, "*batch height width channels"]:
-    """Solves M d = b from d = 0, each image of a batch by itself, for a symmetric positive definite M.
-
-    Args:
-        matvec: the function d -> M d.
-        b: right-hand side(s).
-        steps: do exactly this many steps; gradients go through them. None: as the tolerance says.
-        tolerance: an image stops (and does not change any more) when ‖b − M d‖ <= tolerance ‖b‖, at the
-            latest after 1000 steps. Gradients are those of the solution M⁻¹b, by implicit differentiation.
-
-    Returns:
-        d. Steps after an exact solution change nothing, instead of dividing by zero.
-
-    Reference:
-        Hestenes and Stiefel, "Methods of conjugate gradients for solving linear systems", 1952.
-    """
-    if steps is not None:
-        return lax.fori_loop(0, steps, lambda _, state: _cg_update(matvec, state), _cg_start(b)).solution
-
-    def solve(matvec: Map, b: Array) -> Array:
-        target = tolerance**2 * dot(b, b)
-
-        def unfinished(carry: tuple[Array, _CGState]) -> Array:
-            count, state = carry
-            return (count < MAX_CG_STEPS) & jnp.any(state.residual_square > target)
-
-        def body(carry: tuple[Array, _CGState]) -> tuple[Array, _CGState]:
-            count, state = carry
-            active = state.residual_square > target
-            after = _cg_update(matvec, state)
-            return count + 1, jax.tree.map(lambda new, old: jnp.where(active, new, old), after, state)
-
-        return lax.while_loop(unfinished, body, (jnp.zeros((), int), _cg_start(b)))[1].solution
-
-    return lax.custom_linear_solve(matvec, b, solve, symmetric=True)
-
-
-class _CGState(NamedTuple):
-    solution: Array
-    residual: Array
-    direction: Array
-    residual_square: Array
-
-
-def _cg_start(b: Array) -> _CGState:
-    return _CGState(jnp.zeros_like(b), b, b, dot(b, b))
-
-
-def _cg_update(matvec: Map, state: _CGState) -> _CGState:
-    """One textbook step."""
-    image = matvec(state.direction)
-    length = safe_divide(state.residual_square, dot(state.direction, image))
-    residual = state.residual - length * image
-    residual_square = dot(residual, residual)
-    return _CGState(
-        state.solution + length * state.direction,
-        residual,
-        residual + safe_divide(residual_square, state.residual_square) * state.direction,
-        residual_square,
-    )
-
-
-def dot(a: Array, b: Array) -> Array:
-    """Inner product of each image, in a shape that broadcasts against images."""
-    return jnp.sum(a * b, axis=(-3, -2, -1), keepdims=True)
-
-
-def safe_divide(numerator: Array, denominator: Array) -> Array:
-    """The quotient where the denominator is positive, zero elsewhere, with finite gradients."""
-    positive = denominator > 0
-    return jnp.where(positive, numerator / jnp.where(positive, denominator, 1), 0)
 
 
 def as_float(value: ArrayLike, name: str) -> Array:

@@ -9,7 +9,8 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float
 
-from hvae_jax.operators.base import Kernel, Map, Operator, Shape, check_image_shape, is_concrete
+from hvae_jax.operators.base import Kernel, Operator, Shape, check_image_shape, is_concrete
+from hvae_jax.operators.conjugate_gradient import Map
 
 
 class Blur(Operator, arrays=("kernel",)):

@@ -11,7 +11,8 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Shaped
 
-from hvae_jax.operators.base import Map, Operator, Shape, check_image_shape, is_concrete
+from hvae_jax.operators.base import Operator, Shape, check_image_shape, is_concrete
+from hvae_jax.operators.conjugate_gradient import Map
 
 
 class Inpainting(Operator, arrays=("mask",)):

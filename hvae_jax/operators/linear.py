@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from hvae_jax.operators.base import Map, Operator, Shape, is_concrete
+from hvae_jax.operators.base import Operator, Shape, is_concrete
+from hvae_jax.operators.conjugate_gradient import Map
 
 
 class Linear(Operator, static=("fn", "input_shape", "observation_shape")):

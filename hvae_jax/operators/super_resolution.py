@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from hvae_jax.operators.base import Kernel, Map, Operator, Shape, check_image_shape
+from hvae_jax.operators.base import Kernel, Operator, Shape, check_image_shape
 from hvae_jax.operators.blur import (
     as_kernel,
     check_kernel_fits,
@@ -20,6 +20,7 @@ from hvae_jax.operators.blur import (
     squared_abs,
     transfer_function,
 )
+from hvae_jax.operators.conjugate_gradient import Map
 
 
 class SuperResolution(Operator, arrays=("kernel",), static=("factor",)):

@@ -38,6 +38,29 @@ def geometric(start: ArrayLike, stop: ArrayLike, iterations: int) -> Float[Array
     return jnp.geomspace(start, stop, iterations)
 
 
+DPIR_NOISE_LEVELS = (49 / 255, 2.55 / 255)
+"""First and last noise level of DPIR's schedule, in the images' unit."""
+
+DPIR_WEIGHT = 0.23
+"""1/γ² = weight/s² in DPIR."""
+
+
+def dpir(noise_std: ArrayLike, iterations: int = 8) -> Float[Array, "K *B"]:
+    """The noise levels s of DPIR: from 49/255 to max(σ, 2.55/255), geometrically.
+
+    Args:
+        noise_std: σ, in the images' unit, a number or one per image (B,).
+        iterations: K.
+
+    Returns:
+        s, shape (K, 1) or (K, B).
+
+    Source: Zhang et al., "Plug-and-play image restoration with deep denoiser prior", TPAMI 2021, section 4.2.
+    """
+    first, last = DPIR_NOISE_LEVELS
+    return geometric(first, jnp.maximum(jnp.asarray(noise_std), last), iterations)
+
+
 def at_iteration(value: Float[Array, "*K_B"], iteration: ArrayLike) -> Float[Array, " B"]:
     """The value of an iteration, or of each image's own (B,): constants (B,) stay, of a schedule (K, B) the row.
 

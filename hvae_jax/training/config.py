@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hvae_jax.models.patch_vdvae import PRESETS, PatchVDVAEConfig
+from hvae_jax.files import without_withdrawn
+from hvae_jax.models.patch_vdvae import PatchVDVAEConfig
+from hvae_jax.models.patch_vdvae_presets import PRESETS
 from hvae_jax.training.iterates import KERNEL_SIZE
 
 
@@ -243,12 +245,8 @@ idle cores.
 """
 
 
-_WITHDRAWN = {"lipschitz_weight": 0.0}
-"""Settings that stored runs may still have, with the value that changes nothing."""
-
-
 def _build(section: type, values: dict[str, Any]) -> Any:
-    values = dict(item for item in values.items() if item not in _WITHDRAWN.items())
+    values = without_withdrawn(values)
     unknown = set(values) - {f.name for f in dataclasses.fields(section)}
     if unknown:
         names = [f.name for f in dataclasses.fields(section)]

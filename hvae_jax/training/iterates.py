@@ -15,17 +15,14 @@ from jaxtyping import Array, Bool, Float, Int
 
 from hvae_jax.gaussian import per_image
 from hvae_jax.operators import Blur, Inpainting
+from hvae_jax.restoration import schedules
 
 ITERATIONS = 8
 """Length of a restoration, and of DPIR's schedule."""
 KERNEL_SIZE = 25
 """Side of the kernels in pixels."""
-FIRST_NOISE_LEVEL, LAST_NOISE_LEVEL = 49 / 255, 2.55 / 255
-"""The noise level falls geometrically from the first to the last, or to the observation's noise if that is more."""
 NOISE_RANGE = (1.5 / 255, 15 / 255)
 """Of the observations' noise, drawn uniformly in its logarithm."""
-WEIGHT = 0.23
-"""1/γ² = weight/s², as in DPIR."""
 
 
 class Restorations(NamedTuple):
@@ -118,12 +115,11 @@ def encoder_input(restorations: Restorations) -> tuple[Float[Array, "B H W 3"], 
         restorations: of which none is finished.
 
     Returns:
-        x = argmin ‖Ax - y‖²/2σ² + ‖x - μ‖²/2γ² with γ² = s²/weight, and s, shape (B,).
+        x = argmin ‖Ax - y‖²/2σ² + ‖x - μ‖²/2γ² with γ² = s²/weight, and s, shape (B,), both on DPIR's schedule.
     """
     r = restorations
-    last = jnp.maximum(r.noise_std, LAST_NOISE_LEVEL)
-    noise_level = FIRST_NOISE_LEVEL * (last / FIRST_NOISE_LEVEL) ** (r.iteration / (ITERATIONS - 1))
-    ratio = WEIGHT * (r.noise_std / noise_level) ** 2
+    noise_level = schedules.at_iteration(schedules.dpir(r.noise_std, ITERATIONS), r.iteration)
+    ratio = schedules.DPIR_WEIGHT * (r.noise_std / noise_level) ** 2
     deblurred = _blur(r.kernel).data_step(r.mean, r.observation, ratio)
     filled = _inpainting(r.mask).data_step(r.mean, r.observation, ratio)
     return jnp.where(per_image(r.blurred, deblurred), deblurred, filled), noise_level

@@ -17,11 +17,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import Array
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hvae_jax.files import write_atomically
 from hvae_jax.models.patch_vdvae import PatchVDVAE
 from hvae_jax.prior import Metadata, Prior
+from hvae_jax.progress import progress_bar
 from hvae_jax.training.config import HOW, TrainConfig
 from hvae_jax.training.data import Photographs
 from hvae_jax.training.loss import LossTerms
@@ -223,16 +223,8 @@ class _Log:
         if path.exists():  # drop what was logged after the checkpoint that we go on from
             kept = [line for line in path.read_text().splitlines() if _logged_step(line) <= start]
             write_atomically(path, "".join(line + "\n" for line in kept).encode())
-        self._progress = Progress(
-            TextColumn("training"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[numbers]}"),
-            console=console,
-            disable=console is None or not console.is_terminal,
-        )
-        self._task = self._progress.add_task("", total=config.steps, completed=start, numbers="")
+        self._progress = progress_bar("{task.fields[numbers]}", console=console, shown=console is not None)
+        self._task = self._progress.add_task("training", total=config.steps, completed=start, numbers="")
 
     def __enter__(self) -> "_Log":
         self._progress.start()

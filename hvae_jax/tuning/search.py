@@ -19,15 +19,17 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from hvae_jax.restoration.schedules import DPIR_NOISE_LEVELS, DPIR_WEIGHT
+
 Row: TypeAlias = dict[str, Any]
 """Of a table of settings in a `prior.json`: see `recommended_config`."""
 
 START: Row = {
     "temperature": 1.0,
-    "anneal_from": 49.0,
+    "anneal_from": 255 * DPIR_NOISE_LEVELS[0],
     "anneal_to": 1.0,  # for small σ: no image is cleaner than its 8 bits and its camera
     "anneal_to_per_noise_std": 1.0,
-    "decoder_std_per_noise_level": 2.09,  # 0.23^-½, of DPIR
+    "decoder_std_per_noise_level": round(DPIR_WEIGHT**-0.5, 2),
     "decoder_std_exponent": 1.0,
     "max_iterations": 8,
     "orientations": "cycle",  # better, at no cost
