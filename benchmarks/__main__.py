@@ -9,12 +9,13 @@ interrupted goes on where it was: the same command computes only the rows that a
 
 import argparse
 import importlib
+import importlib.util
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.command import exit_code
+from benchmarks.command import AddOption, exit_code, names_of
 
 EXPERIMENTS = (
     "final",
@@ -30,25 +31,50 @@ EXPERIMENTS = (
     "temperature",
     "samples",
 )
-OWN = ("data", "files", "training", "init", "steps", "seeds", "variants", "docs", "tasks", "validation")
-"""Options that only some experiments have."""
+TOOLS = {
+    "report": "benchmarks.report",
+    "card": "benchmarks.card",
+    "before-after": "benchmarks.before_after",
+    "speed": "benchmarks.speed",
+    "vdvae": "benchmarks.vdvae",
+    "conversion": "benchmarks.conversion",
+    "fit-epll": "benchmarks.methods.fit_epll",
+}
+"""What is no experiment: a module with `add_options` and `run(args, command)`."""
 
 RESULTS = Path(__file__).parent / "results"
 
 
-def names_of(text: str) -> tuple[str, ...]:
-    """Names with commas between them."""
-    return tuple(text.split(","))
+def module_of(name: str) -> str:
+    """The module of an experiment or a tool."""
+    return TOOLS.get(name, f"benchmarks.experiments.{name}")
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
+def summary(name: str) -> str:
+    """The first sentence of its module, which is not imported for it."""
+    found = importlib.util.find_spec(module_of(name))
+    assert found is not None
+    assert found.origin is not None
+    return " ".join(Path(found.origin).read_text().split('"""')[1].split("\n\n")[0].split())
+
+
+def parser(chosen: str | None) -> argparse.ArgumentParser:
+    """The command line; only what is chosen has its own options, for they are in its module."""
     main = argparse.ArgumentParser(
         "python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     names = main.add_subparsers(dest="name", required=True, metavar="NAME")
-    common = argparse.ArgumentParser(add_help=False)
-    add = common.add_argument
+    for name in (*EXPERIMENTS, *TOOLS):
+        sub = names.add_parser(name, help=summary(name), description=summary(name))
+        if name in EXPERIMENTS:
+            add_common_options(sub.add_argument)
+        if name == chosen and hasattr(module := importlib.import_module(module_of(name)), "add_options"):
+            module.add_options(sub.add_argument)
+    return main
+
+
+def add_common_options(add: AddOption) -> None:
+    """Those of all experiments."""
     add("--prior", default=None, metavar="NAME|DIR", help="default: the bundled one")
     add(
         "--images", type=Path, metavar="DIR|LIST", help="a folder, or a text file of paths (default: ten that are here)"
@@ -64,48 +90,21 @@ def parser() -> argparse.ArgumentParser:
     add("--settings", choices=("recommended", "paper"), default="recommended", help="of the solver")
     add("--kernels", type=Path, metavar="FILE", help=".npz of blur kernels (default: the paper's)")
     add("--weights", type=Path, metavar="FILE", help=".npz of DnCNN or FDnCNN, for the method fdncnn")
-    for name in EXPERIMENTS:
-        module = importlib.util.find_spec(f"benchmarks.experiments.{name}")
-        assert module is not None
-        assert module.origin is not None
-        summary = Path(module.origin).read_text().split('"""')[1].split("\n")[0]
-        sub = names.add_parser(name, parents=[common], help=summary, description=summary)
-        add = sub.add_argument
-        if name in ("levels", "ablation"):
-            add("--data", type=Path, metavar="DIR", help="photographs to train on (default: the ten)")
-            add("--steps", type=int, default=1000, help="of each training (default 1000)")
-        if name == "ablation":
-            add("--files", type=Path, metavar="LIST", help="names of the photographs to use (default: all in DIR)")
-            add("--training", type=Path, metavar="FILE", help="baseline, a JSON file as `hvae-jax train` takes")
-            add("--init", metavar="NAME|DIR", help="prior whose parameters all start from (default: random ones)")
-            add("--variants", type=names_of, metavar="A,B", help="names in benchmarks/experiments/ablation.py")
-            add("--seeds", type=int, default=1, metavar="N", help="trainings of each variant (default 1)")
-            add("--docs", type=Path, metavar="FILE", help="write the tables into this Markdown file too")
-        if name == "final":
-            tasks = "some of deblurring,super-resolution,inpainting,denoising (default: all)"
-            add("--tasks", type=names_of, default=argparse.SUPPRESS, metavar="A,B", help=tasks)
-            add("--seeds", type=int, default=1, metavar="N", help="draws of the noise (default 1)")
-            add("--validation", type=Path, metavar="DIR|LIST", help="images to tune other methods on, as --images")
-    report = names.add_parser("report", help="One HTML page of all results in a folder.")
-    report.add_argument("out", type=Path, nargs="?", default=RESULTS, metavar="OUT")
-    return main
 
 
 def _run(args: argparse.Namespace, command: str) -> None:
-    if args.name == "report":
-        from benchmarks.report import write_report
-
-        print(write_report(args.out))
+    module = importlib.import_module(module_of(args.name))
+    if args.name in TOOLS:
+        module.run(args, command)
         return
     import hvae_jax as hj
     from benchmarks.experiments.common import Options
     from benchmarks.problems import DATA, load_images
     from hvae_jax.prior import BUNDLED
 
-    experiment = importlib.import_module(f"benchmarks.experiments.{args.name}")
     prior = hj.load_prior() if args.prior is None else hj.load_prior(args.prior)
     default = DATA / "faces" if args.name == "faces" else None
-    experiment.run(
+    module.run(
         Options(
             prior=prior,
             prior_name=args.prior or BUNDLED,
@@ -119,7 +118,7 @@ def _run(args: argparse.Namespace, command: str) -> None:
             settings=args.settings,
             kernels=args.kernels,
             weights=args.weights,
-            **{name: getattr(args, name) for name in OWN if hasattr(args, name)},
+            own=args,
         )
     )
 
@@ -127,7 +126,7 @@ def _run(args: argparse.Namespace, command: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; see `exit_code`."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    args = parser().parse_args(given)
+    args = parser(given[0] if given else None).parse_args(given)
     return exit_code(lambda: _run(args, shlex.join(["python", "-m", "benchmarks", *given])))
 
 

@@ -1,6 +1,6 @@
 """Write a prior's model card: README.md and its pictures.
 
-    python -m benchmarks.card --prior NAME|DIR --run RUN --machine "two CPU cores" --results RESULTS \
+    python -m benchmarks card --prior NAME|DIR --run RUN --machine "two CPU cores" --results RESULTS \
         --images DATA/test/bsd_valid32.txt --out hvae_jax/pretrained/NAME
 
 It says what `prior.json`, the run of the training (`config.json` and `log.jsonl`) and the tables in RESULTS that are of
@@ -17,9 +17,7 @@ import dataclasses
 import datetime
 import io
 import json
-import math
 import re
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -28,7 +26,6 @@ from typing import Any, NamedTuple
 
 import imageio.v3 as iio
 import jax
-import jax.numpy as jnp
 import jinja2
 import numpy as np
 import PIL.Image
@@ -37,7 +34,7 @@ from jaxtyping import Float
 
 import hvae_jax as hj
 from benchmarks import problems
-from benchmarks.command import exit_code
+from benchmarks.command import AddOption
 from benchmarks.experiment import (
     Run,
     markdown,
@@ -46,19 +43,16 @@ from benchmarks.experiment import (
     solver_version,
     standard_error,
 )
+from benchmarks.measures import elbo
 from benchmarks.methods import admm_tv, tuned
 from benchmarks.pictures import sheet
 from benchmarks.problems import Problem
 from hvae_jax.files import write_atomically
 from hvae_jax.images import Squares, estimate_noise_std, make_mask, read_image
-from hvae_jax.metrics import psnr
-from hvae_jax.models import hierarchy
-from hvae_jax.models.hierarchy import Pass
 from hvae_jax.operators import Blur, Denoising, Inpainting, SuperResolution
-from hvae_jax.photographs import LEAST_ESTIMATE
+from hvae_jax.photographs.checking import LEAST_ESTIMATE
 from hvae_jax.prior import BUNDLED, Prior, find_prior
 from hvae_jax.training.config import TrainConfig
-from hvae_jax.training.loss import elbo_terms
 
 PRETRAINED = Path(hj.__file__).parent / "pretrained"
 RESULTS = Path(__file__).parent / "results"
@@ -175,37 +169,6 @@ def jpeg_bytes(x: Float[np.ndarray, "height width 3"], quality: int) -> bytes:
     """An image as a JPEG file."""
     samples = np.rint(255 * np.clip(x, 0, 1)).astype(np.uint8)
     return iio.imwrite("<bytes>", samples, plugin="pillow", extension=".jpg", quality=quality)
-
-
-def elbo(prior: Prior, images: Squares, seed: int) -> dict[str, Any]:
-    """The ELBO (eq. 4) of each clean image with uniform dequantization noise, as "bits" per dimension.
-
-    Args:
-        prior: a PatchVDVAE.
-        images: of 8 bits.
-        seed: of the noise and the latents' one draw.
-
-    Returns:
-        "bits", and of these "kl", a list by level; "psnr" of the decoded mean. Lists, an item per image.
-    """
-    model, levels = prior.model, prior.levels
-
-    @jax.jit
-    def evaluate(params: dict, x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        rule, noise = hierarchy.posterior_sample, jax.random.split(key, (1, levels))
-        settings = Pass(rule, jnp.ones((1, levels)), jnp.ones((1,)), noise=noise, collect=frozenset({"kl"}))
-        decoder, result = model.apply({"params": params}, x, settings, jnp.zeros((1,)))
-        reconstruction, kl = elbo_terms(model.to_network(x), decoder, result.kl, x.size * math.log(2))
-        # The network's unit is 127.5 grey levels.
-        return reconstruction + jnp.sum(kl) + math.log2(127.5), kl, psnr(model.to_image(decoder).mean, x)[0]
-
-    found: dict[str, list] = {"bits": [], "kl": [], "psnr": []}
-    for i, image in enumerate(images.pixels):
-        uniform, latents = jax.random.split(jax.random.fold_in(jax.random.key(seed), i))
-        x = image + jax.random.uniform(uniform, image.shape, minval=-0.5, maxval=0.5) / 255
-        for name, value in zip(found, evaluate(prior.params, x[None], latents), strict=True):
-            found[name].append(np.asarray(value).tolist())
-    return found
 
 
 def compare(run: Run, prior: Prior, case: Case, batch: int) -> tuple[list[Any], list[tuple[str, np.ndarray]]]:
@@ -349,12 +312,8 @@ def tables(results: Path, names: Sequence[str], prior: str) -> Iterator[dict[str
         yield content
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    main = argparse.ArgumentParser(
-        "python -m benchmarks.card", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = main.add_argument
+def add_options(add: AddOption) -> None:
+    """Its own ones."""
     add("--prior", default=BUNDLED, metavar="NAME|DIR", help="default: the bundled one")
     add("--out", type=Path, required=True, metavar="DIR", help="folder of README.md and its pictures: the prior's")
     add("--results", type=Path, default=RESULTS, metavar="DIR", help="of the experiments (default benchmarks/results)")
@@ -367,10 +326,9 @@ def parser() -> argparse.ArgumentParser:
     add("--size", type=int, default=256, help="side of the squares that are cut from the middle (default 256)")
     add("--batch", type=int, default=5, help="images per compiled call (default 5)")
     add("--seed", type=int, default=0)
-    return main
 
 
-def write_card(args: argparse.Namespace, command: str) -> None:
+def run(args: argparse.Namespace, command: str) -> None:
     """Measure, and write the card."""
     prior = hj.load_prior(args.prior)
     folder = find_prior(args.prior)
@@ -455,14 +413,3 @@ def write_card(args: argparse.Namespace, command: str) -> None:
         write_atomically(args.out / file, content)
     size = sum(map(len, contents.values())) / 1000
     print(f"{args.out / 'README.md'}: {len(text.split())} words, {len(contents)} pictures of together {size:.0f} kB")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; see `exit_code`."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    command = shlex.join(["python", "-m", "benchmarks.card", *given])
-    return exit_code(lambda: write_card(parser().parse_args(given), command))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,6 +2,15 @@
 
 import sys
 from collections.abc import Callable
+from typing import Any, TypeAlias
+
+AddOption: TypeAlias = Callable[..., Any]
+"""`argparse.ArgumentParser.add_argument`."""
+
+
+def names_of(text: str) -> tuple[str, ...]:
+    """Names with commas between them."""
+    return tuple(text.split(","))
 
 
 def exit_code(action: Callable[[], None]) -> int:

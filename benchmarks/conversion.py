@@ -1,6 +1,6 @@
 """Converting a checkpoint of full size: seconds, peak memory, size of the prior, seconds to load it.
 
-    python -m benchmarks.conversion [--preset ffhq256] [--legacy] [--repeats 3]
+    python -m benchmarks conversion [--preset ffhq256] [--legacy] [--repeats 3]
 
 The checkpoint has random weights in OpenAI's layout; each step is the real command or call in a process of its own.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 
 MAKE = """
 import sys
+from benchmarks.command import AddOption
 from benchmarks.torch_writer import save
 from benchmarks.vdvae import PRESETS, random_state
 save(random_state(PRESETS[sys.argv[1]]), sys.argv[2], legacy=len(sys.argv) > 3)
@@ -46,12 +47,15 @@ def measure(*arguments: str) -> tuple[float, float, str]:
     return time.perf_counter() - start, usage.ru_maxrss / 1e3, printed
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", default="ffhq256", help="a VDVAE: ffhq256, imagenet64, ...")
-    parser.add_argument("--legacy", action="store_true", help="the file format of PyTorch < 1.6, as OpenAI's files are")
-    parser.add_argument("--repeats", type=int, default=3)
-    args = parser.parse_args()
+def add_options(add: AddOption) -> None:
+    """Its own ones."""
+    add("--preset", default="ffhq256", help="a VDVAE: ffhq256, imagenet64, ...")
+    add("--legacy", action="store_true", help="the file format of PyTorch < 1.6, as OpenAI's files are")
+    add("--repeats", type=int, default=3)
+
+
+def run(args: argparse.Namespace, command: str) -> None:
+    """Run it."""
     with tempfile.TemporaryDirectory() as scratch:
         file, prior = Path(scratch) / "model.th", Path(scratch) / "prior"
         measure("-c", MAKE, args.preset, str(file), *(["legacy"] if args.legacy else []))
@@ -68,7 +72,3 @@ def main() -> None:
         for _ in range(args.repeats):
             _, peak, printed = measure("-c", LOAD, str(prior))
             print(f"loading: {float(printed):.2f} s, peak memory {peak:.0f} MB")
-
-
-if __name__ == "__main__":
-    main()

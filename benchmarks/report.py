@@ -1,5 +1,6 @@
 """One page of HTML from the results of the benchmarks; it needs no network and no file beside it."""
 
+import argparse
 import base64
 import json
 import re
@@ -11,6 +12,7 @@ import imageio.v3 as iio
 import jinja2
 import numpy as np
 
+from benchmarks.command import AddOption
 from benchmarks.experiment import in_words
 from hvae_jax.files import write_atomically
 from hvae_jax.images import read_image
@@ -50,6 +52,16 @@ class Picture(NamedTuple):
     source: str
     width: int
     height: int
+
+
+def add_options(add: AddOption) -> None:
+    """Its own ones."""
+    add("out", type=Path, nargs="?", default=Path(__file__).parent / "results", metavar="OUT")
+
+
+def run(args: argparse.Namespace, command: str) -> None:
+    """Run it."""
+    print(write_report(args.out))
 
 
 def write_report(out: Path) -> Path:

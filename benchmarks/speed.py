@@ -1,7 +1,7 @@
 """Seconds to compile and to run a restoration with the bundled prior, beside one evaluation of the network.
 
 Example:
-    python -m benchmarks.speed --size 256 --batch 1
+    python -m benchmarks speed --size 256 --batch 1
 """
 
 import argparse
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import hvae_jax as hj
+from benchmarks.command import AddOption
 from benchmarks.experiment import markdown
 from hvae_jax.operators import Blur
 
@@ -31,17 +32,20 @@ def timed(function, repeats: int) -> tuple[float, float]:
     return first - run, run
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prior", default="natural-medium", help="name or directory")
-    parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=5)
-    arguments = parser.parse_args()
+def add_options(add: AddOption) -> None:
+    """Its own ones."""
+    add("--prior", default="natural-medium", help="name or directory")
+    add("--size", type=int, default=256)
+    add("--batch", type=int, default=1)
+    add("--repeats", type=int, default=5)
+
+
+def run(args: argparse.Namespace, command: str) -> None:
+    """Run it."""
     start = time.perf_counter()
-    prior = hj.load_prior(arguments.prior)
+    prior = hj.load_prior(args.prior)
     loading = time.perf_counter() - start
-    shape = (arguments.batch, arguments.size, arguments.size, 3)
+    shape = (args.batch, args.size, args.size, 3)
     y = jax.random.uniform(jax.random.key(0), shape)
     operator = Blur(jnp.full((9, 9), 1 / 81))
     noise_std = 7.65 / 255
@@ -53,7 +57,7 @@ def main() -> None:
         f"restore, {iterations} iterations": lambda: hj.restore(prior, y, operator, noise_std).image,
         "one data step": lambda: operator.data_step(y, y, 0.1),
     }.items():
-        compiling, running = timed(function, arguments.repeats)
+        compiling, running = timed(function, args.repeats)
         rows.append((name, compiling, running))
     unit = rows[0][2]
     print(f"{shape}, {jax.devices()[0].device_kind}, jax {jax.__version__}; loading the prior {loading:.2f} s\n")
@@ -61,7 +65,3 @@ def main() -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # given in KiB
     print(f"peak memory of the process {peak:.2f} GiB\n")
     print(markdown(header, [[name, f"{c:.2f}", f"{r:.3f}", f"{r / unit:.2f}"] for name, c, r in rows]))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """The full FFHQ-256 VDVAE with random weights: compiling scanned and unrolled, and one reconstruction beside PyTorch's.
 
-    python -m benchmarks.vdvae [--preset ffhq256] [--repeats 3] [--skip-unrolled]
+    python -m benchmarks vdvae [--preset ffhq256] [--repeats 3] [--skip-unrolled]
 
 PyTorch's column needs PyTorch (`pip install torch`); without it, it is left out. The two take turns, so that a busy
 machine slows both.
@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.command import AddOption
 from conversion import vdvae
 from conversion.mapping import assemble, expand
 from hvae_jax.encoding import reconstruct
@@ -139,12 +140,15 @@ def compile_seconds(prior: Prior, image: jax.Array, unroll: bool) -> float:
     return time.perf_counter() - start
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", default="ffhq256", choices=sorted(PRESETS))
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--skip-unrolled", action="store_true", help="do not measure the unrolled model's compiling")
-    args = parser.parse_args()
+def add_options(add: AddOption) -> None:
+    """Its own ones."""
+    add("--preset", default="ffhq256", choices=sorted(PRESETS))
+    add("--repeats", type=int, default=3)
+    add("--skip-unrolled", action="store_true", help="do not measure the unrolled model's compiling")
+
+
+def run(args: argparse.Namespace, command: str) -> None:
+    """Run it."""
     config = PRESETS[args.preset]
     state = random_state(config)
     template = jax.eval_shape(VDVAE(config).initialize, jax.random.key(0))
@@ -175,7 +179,3 @@ def main() -> None:
         print(f"the same in PyTorch: {min(theirs):.2f} s (all: {', '.join(f'{s:.2f}' for s in theirs)})")
         print(f"ours / PyTorch's: {min(ours) / min(theirs):.2f}; largest difference of the images {difference:.1e}")
     print(f"peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
-
-
-if __name__ == "__main__":
-    main()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import hvae_jax as hj
+from benchmarks import __main__ as benchmarks
 from benchmarks import card, problems
 from benchmarks.experiment import settings_of
 from hvae_jax import images
@@ -114,7 +115,7 @@ def test_the_card(prior, monkeypatch, capsys):
     written(Path("results/final/final.json"), json.dumps({**result, "settings": about}))
     written(Path("results/deblurring/deblurring.json"), json.dumps({**result, "settings": {"prior": "another"}}))
     arguments = ["--prior", "prior", "--results", "results", "--out", "prior", "--size", "64", "--limit", "2"]
-    assert card.main(arguments) == 0
+    assert benchmarks.main(["card", *arguments]) == 0
     assert "deblurring.json: left out, for it is of another" in capsys.readouterr().err
 
     text = Path("prior/README.md").read_text()
@@ -130,7 +131,7 @@ def test_the_card(prior, monkeypatch, capsys):
 
     monkeypatch.setattr(card, "elbo", None)  # what was measured is not measured again
     monkeypatch.setattr(card, "best_weight", None)
-    assert card.main(arguments) == 0
+    assert benchmarks.main(["card", *arguments]) == 0
     assert Path("prior/README.md").read_text() == text
 
 
@@ -140,7 +141,7 @@ def test_mistakes(prior, capsys):
         (("--prior", "prior", "--run", "none"), "cannot read the training configuration"),
         (("--prior", "prior", "--photos", "none"), "No such file"),
     ):
-        assert card.main([*arguments, "--out", "out", "--results", "results"]) == 2
+        assert benchmarks.main(["card", *arguments, "--out", "out", "--results", "results"]) == 2
         assert re.fullmatch(rf"error: .*{sentence}.*\n", capsys.readouterr().err)
     assert not Path("out").exists()
     assert not Path("results").exists()

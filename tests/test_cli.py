@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 
 import hvae_jax as hj
-from hvae_jax import cli, images, photographs, training
+from hvae_jax import cli, images, training
 from hvae_jax.models.patch_vdvae import PatchVDVAE
+from hvae_jax.photographs import restoring
 from hvae_jax.prior import Metadata, Prior
 from hvae_jax.restoration import pnp_hvae
 
@@ -215,9 +216,7 @@ def test_float_files_are_not_clipped(folder, tiny, run):
 
 def test_settings_reach_the_solver(folder, tiny, run, monkeypatch):
     seen = []
-    monkeypatch.setattr(
-        photographs, "restore", lambda *args: (seen.append(args), ended(args[1], hj.Status.CONVERGED))[1]
-    )
+    monkeypatch.setattr(restoring, "restore", lambda *args: (seen.append(args), ended(args[1], hj.Status.CONVERGED))[1])
 
     def config(*options):
         common = ("--task", "denoise", "--noise-std", 5.1, "--prior", tiny, "--overwrite")
@@ -251,9 +250,7 @@ def test_a_prior_of_one_size(folder, faces, tiny, run, monkeypatch):
 
     # A photograph's borders are not periodic; there is no room to extend them, so they are replaced.
     seen = []
-    monkeypatch.setattr(
-        photographs, "restore", lambda *args: (seen.append(args), ended(args[1], hj.Status.CONVERGED))[1]
-    )
+    monkeypatch.setattr(restoring, "restore", lambda *args: (seen.append(args), ended(args[1], hj.Status.CONVERGED))[1])
     assert run("restore", "photo.png", "--out", "sr.png", "--task", "sr", "--factor", 4, "--resize", *options)[0] == 0
     assert seen[-1][1].shape == (8, 8, 3)
     assert run("restore", "photo.png", "--out", "b.png", *DEBLUR, "--resize", *options)[0] == 0
@@ -279,7 +276,7 @@ def test_a_prior_of_one_size(folder, faces, tiny, run, monkeypatch):
 
 def test_divergence_is_reported_and_the_others_are_restored(folder, tiny, run, monkeypatch):
     statuses = itertools.chain([hj.Status.NOT_FINITE], itertools.repeat(hj.Status.CONVERGED))
-    monkeypatch.setattr(photographs, "restore", lambda prior, y, *_: ended(y, next(statuses)))
+    monkeypatch.setattr(restoring, "restore", lambda prior, y, *_: ended(y, next(statuses)))
     options = ("--task", "denoise", "--noise-std", 5, "--prior", tiny)
     code, out, err = run("restore", "clean.png", "photo.png", "--out", "results", *options)
     assert code == 1
@@ -309,7 +306,7 @@ def test_uncertainty(folder, tiny, run, monkeypatch):
     assert np.abs(first - other).max() > 1e-4
 
     diverged = hj.Posterior(first, first, first, hj.Status.NOT_FINITE)
-    monkeypatch.setattr(photographs, "sample_posterior", lambda *args: diverged)
+    monkeypatch.setattr(restoring, "sample_posterior", lambda *args: diverged)
     code, _, err = run("restore", "photo.png", "--out", "y.png", *options, "--uncertainty", "none.png")
     assert code == 1
     assert re.fullmatch(r"error: photo\.png: the sampling diverged; none\.png was not written\n", err)
@@ -327,7 +324,7 @@ def interruptible():
 
 @pytest.mark.usefixtures("interruptible")
 def test_interrupt(folder, tiny, run, monkeypatch):
-    monkeypatch.setattr(photographs, "restore", lambda *args: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(restoring, "restore", lambda *args: signal.raise_signal(signal.SIGINT))
     before = contents(folder)
     code, _, err = run("restore", "photo.png", "--out", "x.png", "--task", "denoise", "--prior", tiny)
     assert code == 130
@@ -572,7 +569,7 @@ def test_full_memory(folder, run, tiny, monkeypatch):
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1 byte.")
 
     before = contents(folder)
-    monkeypatch.setattr(photographs, "restore", fail)
+    monkeypatch.setattr(restoring, "restore", fail)
     check_refused(folder, run(*RESTORE, *DENOISE, "--prior", tiny), "enough memory", before)
 
 

@@ -9,9 +9,10 @@ import pytest
 
 import hvae_jax as hj
 from benchmarks.pipelines import photograph
-from hvae_jax import cli, images, photographs
+from hvae_jax import cli, images
 from hvae_jax.images import estimate_noise
 from hvae_jax.metrics import psnr
+from hvae_jax.photographs import restoring
 
 DATA = Path(__file__).parent / "data"
 
@@ -104,7 +105,7 @@ def test_weak_noise_is_left_where_the_prior_would_take_more(photo, monkeypatch):
     assert psnr(done.image.pixels, photo) > max(psnr(noisy, photo), psnr(plain, photo) - 0.05)
     # A prior that takes everything is not listened to.
     blank = np.full_like(noisy, 0.5)
-    monkeypatch.setattr(photographs, "restore", lambda prior, y, *_: ended(np.full_like(y, 0.5)))
+    monkeypatch.setattr(restoring, "restore", lambda prior, y, *_: ended(np.full_like(y, 0.5)))
     assert np.abs(blank - noisy).mean() > 0.1
     done = hj.restore_photograph(noisy, "denoise", noise_std=1 / 255)
     assert np.abs(done.image.pixels - noisy).max() < 2 / 255
@@ -126,8 +127,8 @@ def test_too_little_noise_is_noticed(photo, monkeypatch):
     assert any("more noise" in warning for warning in given.warnings)
 
     trials = []
-    monkeypatch.setattr(photographs, "restore", counted(photographs.restore, trials))
-    monkeypatch.setattr(photographs, "estimated", lambda *_: images.NoiseEstimate(0.5 / 255, "a guess"))
+    monkeypatch.setattr(restoring, "restore", counted(restoring.restore, trials))
+    monkeypatch.setattr(restoring, "estimated", lambda *_: images.NoiseEstimate(0.5 / 255, "a guess"))
     done = hj.restore_photograph(y, "deblur", kernel=kernel)
     assert len(trials) > 1
     assert any("oscillated" in warning for warning in done.warnings)
@@ -135,7 +136,7 @@ def test_too_little_noise_is_noticed(photo, monkeypatch):
 
 
 def test_what_cannot_be_restored_is_left_as_it_was(photo, monkeypatch):
-    monkeypatch.setattr(photographs, "rings", lambda *_: True)
+    monkeypatch.setattr(restoring, "rings", lambda *_: True)
     done = hj.restore_photograph(photo, "deblur", kernel="gaussian:2")
     np.testing.assert_array_equal(done.image.pixels, photo)
     assert any("left as it was" in warning for warning in done.warnings)

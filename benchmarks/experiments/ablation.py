@@ -20,11 +20,11 @@ from jaxtyping import Float
 
 import hvae_jax as hj
 from benchmarks import problems
-from benchmarks.card import elbo
+from benchmarks.command import AddOption, names_of
 from benchmarks.experiment import Run, plus_minus, prior_name
 from benchmarks.experiments.common import Options, digest, paper_experiment
 from benchmarks.experiments.common import config as config_of
-from benchmarks.experiments.levels import photographs, train
+from benchmarks.measures import PHOTOGRAPHS, elbo, train
 from benchmarks.methods import Method
 from benchmarks.problems import Problem, observe
 from hvae_jax.files import write_atomically
@@ -162,9 +162,9 @@ def variants(options: Options) -> dict[str, TrainConfig]:
     Raises:
         ValueError: there is no such variant, or it cannot be trained.
     """
-    base = TrainConfig.from_file(options.training or BASELINE)
-    base = dataclasses.replace(base, steps=options.steps)
-    names = list(VARIANTS) if options.variants is None else ["baseline", *options.variants]
+    base = TrainConfig.from_file(options.own.training or BASELINE)
+    base = dataclasses.replace(base, steps=options.own.steps)
+    names = list(VARIANTS) if options.own.variants is None else ["baseline", *options.own.variants]
     if unknown := [name for name in names if name not in VARIANTS]:
         raise ValueError(f"expected variants of {', '.join(VARIANTS)}, got {unknown[0]!r}")
     found = {}
@@ -178,47 +178,59 @@ def variants(options: Options) -> dict[str, TrainConfig]:
     return found
 
 
+def add_options(add: AddOption) -> None:
+    """Its own ones."""
+    add("--data", type=Path, default=PHOTOGRAPHS, metavar="DIR", help="photographs to train on (default: the ten)")
+    add("--files", type=Path, metavar="LIST", help="names of the photographs to use (default: all in DIR)")
+    add("--steps", type=int, default=1000, help="of each training (default 1000)")
+    add("--training", type=Path, metavar="FILE", help="baseline, a JSON file as `hvae-jax train` takes")
+    add("--init", metavar="NAME|DIR", help="prior whose parameters all start from (default: random ones)")
+    add("--variants", type=names_of, metavar="A,B", help="names in benchmarks/experiments/ablation.py")
+    add("--seeds", type=int, default=1, metavar="N", help="trainings of each variant (default 1)")
+    add("--docs", type=Path, metavar="FILE", help="write the tables into this Markdown file too")
+
+
 def run(options: Options) -> None:
     """Run it."""
     configs = variants(options)
-    init = None if options.init is None else hj.load_prior(options.init)
+    init = None if options.own.init is None else hj.load_prior(options.own.init)
     notes = []
     if init is not None:
         other = [name for name, config in configs.items() if not can_start(config, init)]
         if "baseline" in other:
-            raise ValueError(f"expected a prior of the baseline's architecture to start from, got {options.init}")
+            raise ValueError(f"expected a prior of the baseline's architecture to start from, got {options.own.init}")
         configs = {name: config for name, config in configs.items() if name not in other}
         if other:
             notes.append(f"Left out, for they cannot start from the parameters of a prior: {', '.join(other)}.")
-    files = "" if options.files is None else f", {options.files.name} ({digest(options.files)})"
-    start = "random" if init is None else prior_name(init, str(options.init))
-    about: dict[str, Any] = {"trained on": photographs(options).name + files, "initial parameters": start}
+    files = "" if options.own.files is None else f", {options.own.files.name} ({digest(options.own.files)})"
+    start = "random" if init is None else prior_name(init, str(options.own.init))
+    about: dict[str, Any] = {"trained on": options.own.data.name + files, "initial parameters": start}
     cases = [
         *(observe({"task": "denoising"}, Denoising(), s, options.images, options.seed) for s in (0.0, *DENOISING)),
         *(case._replace(label={"task": "deblurring", **case.label}) for case in deblurring(options)),
     ]
     with options.start("ablation", TITLE, PAPER, solver=options.solver, **about) as run:
-        run.expect(len(configs) * options.seeds * (2 + len(cases)))
+        run.expect(len(configs) * options.own.seeds * (2 + len(cases)))
         found: dict[str, list[dict[str, Any]]] = {}
         for name, config in configs.items():
-            for seed in range(options.seed, options.seed + options.seeds):
+            for seed in range(options.seed, options.seed + options.own.seeds):
                 one = dataclasses.replace(config, seed=seed)
                 trial = Trial(name, one, hashlib.sha256(f"{one.to_json()}{about}".encode()).hexdigest()[:16])
                 found.setdefault(name, []).append(measure(run, options, trial, init, cases))
         paper = options.settings == "paper" or not options.prior.info.get("settings")
         recommends = "the paper" if paper else prior_name(options.prior, options.prior_name)
-        seeds = f"{options.seeds} seed{'' if options.seeds == 1 else 's'}"
+        seeds = f"{options.own.seeds} seed{'' if options.own.seeds == 1 else 's'}"
         notes.append(
             f"Means over {len(options.images.names)} images and {seeds} ± their standard error. ELBO in "
             "bits per dimension, its sign reversed. PSNR in dB of clean and noisy images reconstructed at τ = 1, and "
             f"of deblurring, a mean over four kernels, with the settings of {recommends}; σ in grey levels of 255. "
             "Parameters in millions; seconds per training step."
         )
-        kind = f"{options.steps} steps from {'random parameters' if init is None else start}"
+        kind = f"{options.own.steps} steps from {'random parameters' if init is None else start}"
         tables(run, kind, found, notes)
         run.finish()
-        if options.docs is not None:
-            write_section(options.docs, kind, f"`{options.command}`\n\n{run.markdown()}")
+        if options.own.docs is not None:
+            write_section(options.own.docs, kind, f"`{options.command}`\n\n{run.markdown()}")
 
 
 def can_start(config: TrainConfig, init: Prior) -> bool:
@@ -269,7 +281,7 @@ def measure(run: Run, options: Options, trial: Trial, init: Prior | None, cases:
     def prior() -> Prior:
         if (folder / "prior").exists() and not checkpoints.exists():
             return hj.load_prior(folder / "prior")
-        return train(trial.config, options, folder, None if init is None else init.params)
+        return train(trial.config, options.own.data, folder, options.own.files, None if init is None else init.params)
 
     def finish() -> dict[str, Any]:
         parameters = sum(leaf.size for leaf in jax.tree.leaves(prior().params))

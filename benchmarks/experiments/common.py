@@ -1,5 +1,6 @@
 """What the experiments share: their options, their methods, tables of methods."""
 
+import argparse
 import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ import hvae_jax as hj
 from benchmarks import methods
 from benchmarks.experiment import BEST, METRICS, Run, means, per_image, settings_of, solver_version, standard_error
 from benchmarks.methods import Method, Unavailable
-from benchmarks.problems import TASKS, Problem
+from benchmarks.problems import Problem
 from hvae_jax.images import Squares
 from hvae_jax.operators import Inpainting, Operator, SuperResolution
 from hvae_jax.prior import Prior
@@ -47,16 +48,7 @@ class Options:
         settings: "recommended" by the prior, or the "paper"'s.
         kernels: an .npz file of blur kernels, or None.
         weights: an .npz of DnCNN or FDnCNN, or None.
-        data: photographs to train on, or None.
-        steps: of a training.
-        seeds: how often to draw the noise, or to train.
-        tasks: of the final table.
-        validation: images on which the weights of other methods are chosen, or None.
-        files: a list of the photographs to train on, or None for all.
-        init: a prior whose parameters training starts from, or None.
-        training: a file of a training's settings, or None.
-        variants: names of those to train, or None for all.
-        docs: a Markdown file that gets the tables, or None.
+        own: what only this experiment has; see its `add_options`.
     """
 
     prior: Prior
@@ -71,16 +63,7 @@ class Options:
     settings: str
     kernels: Path | None
     weights: Path | None
-    data: Path | None = None
-    steps: int = 0
-    seeds: int = 1
-    tasks: tuple[str, ...] = TASKS
-    validation: Path | None = None
-    files: Path | None = None
-    init: str | None = None
-    training: Path | None = None
-    variants: tuple[str, ...] | None = None
-    docs: Path | None = None
+    own: argparse.Namespace = dataclasses.field(default_factory=argparse.Namespace)
 
     @property
     def solver(self) -> str:

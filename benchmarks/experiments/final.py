@@ -7,11 +7,13 @@ elsewhere; BM3D, which is slow, in denoising alone.
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import methods, problems
+from benchmarks.command import AddOption, names_of
 from benchmarks.experiment import BEST, METRICS, Run, per_image, plus_minus, standard_error
 from benchmarks.experiments.common import Options, Variant, evaluate, resolve, unaffected_by
 from benchmarks.methods import Denoiser, Method, load_bm3d, load_dncnn, plug_and_play, tuned
@@ -46,10 +48,18 @@ TUNED: dict[str, tuple[Callable[[float], Method], tuple[float, ...]]] = {
 """Methods with a weight to choose, and the candidates."""
 
 
+def add_options(add: AddOption) -> None:
+    """Its own ones."""
+    tasks = f"some of {','.join(problems.TASKS)} (default: all)"
+    add("--tasks", type=names_of, default=problems.TASKS, metavar="A,B", help=tasks)
+    add("--seeds", type=int, default=1, metavar="N", help="draws of the noise (default 1)")
+    add("--validation", type=Path, metavar="DIR|LIST", help="images to tune other methods on, as --images")
+
+
 def run(options: Options) -> None:
     """Run it."""
-    draw = functools.partial(problems.final, seed=options.seed, kernels=options.kernels, tasks=options.tasks)
-    cases = list(draw(options.images, draws=options.seeds))
+    draw = functools.partial(problems.final, seed=options.seed, kernels=options.kernels, tasks=options.own.tasks)
+    cases = list(draw(options.images, draws=options.own.seeds))
     chosen = resolve(options, METHODS)
     usable = [name for name, method in chosen.items() if not isinstance(method, str)]
     validation = validation_images(options) if set(usable) & set(TUNED) else None
@@ -72,9 +82,11 @@ def run(options: Options) -> None:
         lines: dict[str, list[int]] = {}
         for i, case in enumerate(cases):
             lines.setdefault(line(case), []).append(i)
-        if options.seeds > 1:
+        if options.own.seeds > 1:
             spread = max(draw_deviation(cases, rows, members, name) for members in lines.values() for name in usable)
-            notes.append(f"A mean PSNR deviates by at most {spread:.3f} dB between {options.seeds} draws of the noise.")
+            notes.append(
+                f"A mean PSNR deviates by at most {spread:.3f} dB between {options.own.seeds} draws of the noise."
+            )
         tables(run, lines, rows, list(chosen), [*unavailable, *notes, ABOUT])
         run.compare([row for (_, name), row in rows.items() if name == OURS])
         run.finish(as_markdown=True)
@@ -88,14 +100,14 @@ def line(problem: Problem) -> str:
 
 def validation_images(options: Options) -> Squares:
     """The middles of a few images, none of which is tested."""
-    images = problems.load_images(options.validation, options.images.pixels.shape[1])
+    images = problems.load_images(options.own.validation, options.images.pixels.shape[1])
     tested = {square.tobytes() for square in options.images.pixels}
     others = [i for i, square in enumerate(images.pixels) if square.tobytes() not in tested][:VALIDATION_COUNT]
     if not others:
         raise ValueError(f"{images.source}: expected images that are not tested; give others with --validation")
     size = min(VALIDATION_SIZE, images.pixels.shape[1])
     start = (images.pixels.shape[1] - size) // 2
-    folder = options.validation or problems.DATA / "images"
+    folder = options.own.validation or problems.DATA / "images"
     source = f"the middle {size}x{size} pixels of {len(others)} others of {folder.name}"
     squares = images.pixels[others, start : start + size, start : start + size]
     return Squares(tuple(images.names[i] for i in others), squares, source)

@@ -6,19 +6,12 @@ import numpy as np
 
 import hvae_jax as hj
 from benchmarks.experiments.common import Options
+from benchmarks.measures import patches
 
 TITLE, PAPER = "Lipschitz constant of the reconstruction", "Figure 1"
 TEMPERATURES = (0.6, 0.8, 0.99)
 NOISE_LEVELS = (0.0, 25.0, 50.0)
 SIDE = 64
-
-
-def patches(images: np.ndarray, side: int) -> np.ndarray:
-    """All images cut into squares."""
-    count, height, width, channels = images.shape
-    rows, columns = height // side, width // side
-    cut = images[:, : rows * side, : columns * side].reshape(count, rows, side, columns, side, channels)
-    return cut.swapaxes(2, 3).reshape(-1, side, side, channels)
 
 
 def ratios(options: Options, x: np.ndarray, sigma: float, temperature: float) -> list[float]:

@@ -1,0 +1,22 @@
+"""The way of a photograph: read it, pose the problem in a size that the prior takes, restore, check, finish, write.
+
+The command line and whatever else brings a picture goes through these steps and adds none of its own.
+"""
+
+from hvae_jax.images import read_image as read_photograph
+from hvae_jax.photographs.degradation import Degradation, degrade_photograph
+from hvae_jax.photographs.posing import check, fit, fitting_side
+from hvae_jax.photographs.restoring import Restored, check_changes, restore_photograph, write_photograph
+
+__all__ = [
+    "Degradation",
+    "Restored",
+    "check",
+    "check_changes",
+    "degrade_photograph",
+    "fit",
+    "fitting_side",
+    "read_photograph",
+    "restore_photograph",
+    "write_photograph",
+]
