@@ -1,6 +1,7 @@
 """What several test files use: priors with random weights, the tiny official ones, how arrays are compared."""
 
 import functools
+import logging
 from pathlib import Path
 
 import jax
@@ -75,3 +76,25 @@ def random_prior(config: HierarchyConfig, seed: int = 0, **info) -> Prior:
 def relative_error(ours, reference) -> float:
     """max |difference| relative to the reference's max."""
     return float(np.max(np.abs(np.asarray(ours) - reference)) / np.max(np.abs(reference)))
+
+
+class CountCompiles(logging.Handler):
+    """The names of the programs that JAX compiles, from its own log, which knows all of them."""
+
+    def __init__(self):
+        super().__init__(logging.DEBUG)
+        self.programs = []
+
+    def emit(self, record):
+        if (text := record.getMessage()).startswith("Finished XLA compilation of "):
+            self.programs.append(text.split()[4])
+
+    def __enter__(self):
+        self._context = jax.log_compiles()
+        self._context.__enter__()
+        logging.getLogger("jax").addHandler(self)
+        return self
+
+    def __exit__(self, *error):
+        logging.getLogger("jax").removeHandler(self)
+        self._context.__exit__(*error)

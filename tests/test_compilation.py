@@ -1,7 +1,6 @@
 """A second call with the same shapes and other numbers compiles nothing, anywhere; an import pulls in nothing."""
 
 import dataclasses
-import logging
 import subprocess
 import sys
 import textwrap
@@ -14,31 +13,9 @@ import hvae_jax as hj
 from hvae_jax import operators
 from hvae_jax.prior import Metadata
 from hvae_jax.restoration import restore_adam
-from tests.helpers import random_prior, tiny_config
+from tests.helpers import CountCompiles, random_prior, tiny_config
 
 SIDE = 16
-
-
-class CountCompiles(logging.Handler):
-    """The names of the programs that JAX compiles, from its own log, which knows all of them."""
-
-    def __init__(self):
-        super().__init__(logging.DEBUG)
-        self.programs = []
-
-    def emit(self, record):
-        if (text := record.getMessage()).startswith("Finished XLA compilation of "):
-            self.programs.append(text.split()[4])
-
-    def __enter__(self):
-        self._context = jax.log_compiles()
-        self._context.__enter__()
-        logging.getLogger("jax").addHandler(self)
-        return self
-
-    def __exit__(self, *error):
-        logging.getLogger("jax").removeHandler(self)
-        self._context.__exit__(*error)
 
 
 @pytest.fixture(scope="module")

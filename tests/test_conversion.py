@@ -251,7 +251,10 @@ def command(module, *arguments, cwd):
 
 @pytest.mark.parametrize(
     ("family", "file", "options"),
-    [("vdvae", "tiny_vdvae_legacy.th", ("--preset", HYPERPARAMETERS)), ("patch_vdvae", "tiny_patchvdvae.pth", ())],
+    [
+        pytest.param("vdvae", "tiny_vdvae_legacy.th", ("--preset", HYPERPARAMETERS), marks=pytest.mark.slow),
+        ("patch_vdvae", "tiny_patchvdvae.pth", ()),
+    ],
 )
 def test_convert_and_restore(tmp_path, capsys, family, file, options):
     # The conversion of one family in a process of its own, of the other here.

