@@ -14,7 +14,7 @@ import PIL.Image
 from jaxtyping import Float
 from scipy import ndimage
 
-from hvae_jax.images import parse_kernel
+from hvae_jax.images import parse_kernel, read_image
 from hvae_jax.training.iterates import random_kernels
 
 BLURS = ("none", "gaussian", "disc", "bent")
@@ -29,14 +29,14 @@ class Picture(NamedTuple):
         pixels: what the file shows, in [0, 1].
         clean: what the scene was.
         kernel: of the blur, or None.
-        quantisation: of a JPEG, as `hvae_jax.images.Image` has it.
+        file: its bytes.
     """
 
     name: tuple[str, str]
     pixels: Float[np.ndarray, "H W 3"]
     clean: Float[np.ndarray, "H W 3"]
     kernel: Float[np.ndarray, "kh kw"] | None
-    quantisation: Float[np.ndarray, "8 8"] | None
+    file: bytes
 
 
 def blur_kernel(blur: str, seed: int) -> Float[np.ndarray, "kh kw"] | None:
@@ -118,12 +118,8 @@ def photograph(scene: Float[np.ndarray, "H W 3"], pipeline: str, blur: str, seed
         columns = slice(width // 2, scene.shape[1] - width // 2)
         light, clean = light[rows, columns], scene[rows, columns]
     samples = np.rint(255 * np.clip(expose(rng, light), 0, 1)).astype(np.uint8)
-    quantisation = None
-    if quality is not None:
-        file = io.BytesIO()
-        PIL.Image.fromarray(samples).save(file, "JPEG", quality=quality)
-        with PIL.Image.open(file) as image:
-            quantisation = np.array(image.quantization[0], np.float32).reshape(8, 8)  # type: ignore[attr-defined]
-            samples = np.asarray(image)
-    pixels = samples.astype(np.float32) / 255
-    return Picture((pipeline, blur), pixels, np.clip(clean, 0, 1).astype(np.float32), kernel, quantisation)
+    file = io.BytesIO()
+    kind, options = ("PNG", {}) if quality is None else ("JPEG", {"quality": quality})
+    PIL.Image.fromarray(samples).save(file, kind, **options)
+    pixels = read_image(file).pixels
+    return Picture((pipeline, blur), pixels, np.clip(clean, 0, 1).astype(np.float32), kernel, file.getvalue())

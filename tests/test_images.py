@@ -188,9 +188,9 @@ def test_unreadable_files(tmp_path, rng):
     check("none", "no ending")
     for suffix in ("npy", "tif", "png"):
         (tmp_path / f"empty.{suffix}").write_bytes(b"")
-        check(f"empty.{suffix}", "expected a (readable|PNG, JPEG or TIFF) image")
+        check(f"empty.{suffix}", "expected an? (readable )?image")
     (tmp_path / "text.jpg").write_text("not a picture")
-    check("text.jpg", "expected a PNG, JPEG or TIFF image")
+    check("text.jpg", "expected an image, got another or a damaged file")
     for suffix in ("png", "jpg", "tif", "npy"):
         images.write_image(tmp_path / f"whole.{suffix}", noise / 255)
     images.write_image(tmp_path / "deep.png", noise / 255, bit_depth=16)
@@ -205,12 +205,12 @@ def test_unreadable_files(tmp_path, rng):
     tifffile.imwrite(tmp_path / "pages.tif", np.stack([noise, noise]), photometric="rgb")
     check("pages.tif", "one page, got 2")
     for array, match in [
-        (np.zeros((2, 3, 4, 3)), r"got \(2, 3, 4, 3\)"),
+        (np.zeros((2, 3, 4, 3)), "got a stack of 2; give --pages"),
         (np.zeros((4, 5, 6)), r"got \(4, 5, 6\)"),
         (np.zeros((0, 5)), r"got \(0, 5\)"),
         (np.zeros((4, 5), np.int32), "got int32"),
         (np.zeros((4, 5), complex), "got complex128"),
-        (np.full((4, 5), np.nan), "finite"),
+        (np.full((4, 5), np.nan), "only NaN"),
         (np.full((4, 5), 1e300), "finite"),
     ]:
         np.save(tmp_path / "bad.npy", array)
@@ -265,7 +265,7 @@ def test_refused_writes(tmp_path):
     with pytest.raises(ImageError, match="expected a folder that can be written"):
         images.check_writable(target / "a.png")
     with pytest.raises(ImageError, match="ending in"):
-        images.check_writable(tmp_path / "a.webp")
+        images.check_writable(tmp_path / "a.gif")
     (tmp_path / "f.png").mkdir()
     with pytest.raises(ImageError, match="got a folder"):
         images.check_writable(tmp_path / "f.png", overwrite=True)

@@ -19,6 +19,7 @@ KERNEL = RNG.random((5, 3)) ** 2  # asymmetric
 MOTION = np.maximum(RNG.random((6, 8)) - 0.7, 0)  # sparse, asymmetric, even
 KERNELS = RNG.random((BATCH, 4, 5))
 MASK = RNG.random((BATCH, 12, 16, 2)) < 0.5
+STEPS = RNG.integers(3, 60, (3, 8, 8))
 MIX = RNG.standard_normal((2, 3))
 
 
@@ -42,6 +43,9 @@ CASES = {
     "mask-per-image-one-channel": (lambda: ops.Inpainting(MASK[..., :1]), (12, 16, 2)),
     "mask-per-image": (lambda: ops.Inpainting(MASK), (12, 16, 2)),
     "denoising": (lambda: ops.Denoising(), (12, 16, 2)),
+    "jpeg": (lambda: ops.Jpeg(STEPS, (2, 2), 6 / 255), (16, 32, 3)),
+    "jpeg-noisy": (lambda: ops.Jpeg(STEPS, (1, 2), 6 / 255, noise_before=3 / 255), (8, 32, 3)),
+    "jpeg-grey": (lambda: ops.Jpeg(STEPS[:1], noise_std=6 / 255, channels=2), (16, 8, 2)),
     "linear": (lambda: ops.Linear(mixed_differences, (12, 16, 2)), (12, 16, 2)),
 }
 ONE_OF_EACH = [
@@ -51,6 +55,7 @@ ONE_OF_EACH = [
     "sr-4-per-image",
     "mask-per-image",
     "denoising",
+    "jpeg",
     "linear",
 ]
 PER_IMAGE = {"blur-per-image", "sr-4-per-image", "mask-per-image-one-channel", "mask-per-image"}

@@ -1,5 +1,6 @@
 """Ordinary files of photographs, everything left to the program: who gains, and whose picture gets worse."""
 
+import io
 from functools import partial
 from typing import Any
 
@@ -23,7 +24,7 @@ FIXED = (1.0, 1.5, 2.5, 4.0, 6.5, 10.0, 16.0, 25.0)
 def gain(options: Options, picture: Picture, sigma: float | None) -> float:
     """PSNR of the restored file, 8 bits again, less that of the file."""
     done = hj.restore_photograph(
-        hj.images.Image(picture.pixels, None, 8, picture.quantisation),
+        hj.read_photograph(io.BytesIO(picture.file)),
         "denoise" if picture.kernel is None else "deblur",
         kernel=picture.kernel,
         noise_std=None if sigma is None else sigma / 255,

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from hvae_jax.images.read import NPY, SUFFIXES, FilePath, ImageError, check_is_file, decode_npy, read_image, reason
+from hvae_jax.images.formats import NPY, SUFFIXES, FilePath, ImageError, check_is_file, reason
+from hvae_jax.images.read import decode_npy, read_image
 
 # In pixels, of kernels made from numbers: far above any blur worth restoring, and a slip fits in memory.
 _MAX_KERNEL_WIDTH = 256
@@ -155,7 +156,8 @@ def _read_kernel(spec: str) -> np.ndarray:
         return read_image(path).pixels.mean(axis=-1)
     try:
         if suffix in NPY:
-            return decode_npy(path)
+            with open(path, "rb") as file:
+                return decode_npy(file)
         if suffix == ".npz":
             return _member(path, name)
         lines = path.read_text(encoding="utf-8-sig").replace(",", " ").replace(";", " ").splitlines()

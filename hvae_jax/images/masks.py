@@ -5,7 +5,8 @@ import re
 import numpy as np
 from jaxtyping import Float
 
-from hvae_jax.images.read import FilePath, ImageError, read_image
+from hvae_jax.images.formats import FilePath, ImageError
+from hvae_jax.images.read import read_image
 
 
 def read_mask(path: FilePath) -> Float[np.ndarray, "height width *channels"]:

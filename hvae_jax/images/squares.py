@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from hvae_jax.images.read import FilePath, ImageError, list_images, read_image, reason
+from hvae_jax.images.formats import FilePath, ImageError, list_images, reason
+from hvae_jax.images.read import read_image
 
 
 class Squares(NamedTuple):

@@ -4,6 +4,7 @@ from hvae_jax.operators.base import Operator
 from hvae_jax.operators.blur import Blur
 from hvae_jax.operators.conjugate_gradient import conjugate_gradient
 from hvae_jax.operators.inpainting import Denoising, Inpainting, smooth_fill
+from hvae_jax.operators.jpeg import Jpeg
 from hvae_jax.operators.linear import Linear
 from hvae_jax.operators.super_resolution import SuperResolution
 
@@ -11,6 +12,7 @@ __all__ = [
     "Blur",
     "Denoising",
     "Inpainting",
+    "Jpeg",
     "Linear",
     "Operator",
     "SuperResolution",

@@ -80,7 +80,7 @@ def fit(image: Image, side: int | None) -> Image:
     if side is None:
         return image
     alpha = None if image.alpha is None else images.fit_square(image.alpha, side)
-    return image._replace(pixels=images.fit_square(image.pixels, side), alpha=alpha)
+    return image._replace(pixels=images.fit_square(image.pixels, side), alpha=alpha, jpeg=None)
 
 
 def pose(

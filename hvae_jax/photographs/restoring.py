@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from hvae_jax import images
 from hvae_jax.images import Image
-from hvae_jax.images.read import FilePath
+from hvae_jax.images.formats import FilePath
 from hvae_jax.operators import Operator
 from hvae_jax.photographs.checking import (
     GREY_LEVELS,
@@ -173,7 +173,7 @@ def restore_photograph(
             deviation = np.asarray(images.crop(draws.std, box)).mean(axis=-1)
     alpha = None if image.alpha is None else np.clip(enlarge(image.alpha, degradation.factor), 0, 1)
     return Restored(
-        image=image._replace(pixels=pixels, alpha=alpha, quantisation=None),
+        image=image._replace(pixels=pixels, alpha=alpha, jpeg=None),
         noise_std=std,
         noise_source=estimate.source,
         kernel=degradation.kernel,

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from hvae_jax.images import make_mask, parse_kernel, read_kernels
-from hvae_jax.images.read import FilePath
+from hvae_jax.images.formats import FilePath
 from hvae_jax.metrics import psnr
 from hvae_jax.operators import Blur, Denoising, Inpainting, Operator, SuperResolution
 from hvae_jax.prior import Prior

@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from hvae_jax.files import Journal
 from hvae_jax.images import Squares
-from hvae_jax.images.read import FilePath
+from hvae_jax.images.formats import FilePath
 from hvae_jax.photographs.degradation import TASKS
 from hvae_jax.prior import Prior, load_prior, update_prior
 from hvae_jax.restoration.recommended import tables_of
