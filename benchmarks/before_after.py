@@ -14,7 +14,7 @@ import hvae_jax as hj
 from benchmarks.command import AddOption
 from benchmarks.methods import admm_tv, tuned
 from benchmarks.pictures import sheet
-from hvae_jax.images import Image, crop, parse_kernel, read_image, write_image
+from hvae_jax.images import Image, parse_kernel, read_image, write_image
 from hvae_jax.metrics import psnr
 from hvae_jax.operators import Blur
 from hvae_jax.photographs import Degradation
@@ -39,10 +39,10 @@ def run(args: argparse.Namespace, command: str) -> None:
     prior = hj.load_prior(args.prior)
     blurred, sharp = (read_image(EXAMPLES / f"{name}.png").pixels for name in ("blurred", "sharp"))
     kernel, noise_std = parse_kernel("motion:13,30"), 2.55 / 255
-    y, A, box = pose(Image(blurred, None, 8), Degradation("deblur", kernel), "natural", prior)
+    y, A, finish, _ = pose(Image(blurred, None, 8), Degradation("deblur", kernel), "natural", prior)
 
     def total_variation(y: np.ndarray, A: Blur, noise_std: float, weight: float) -> np.ndarray:
-        return crop(np.asarray(admm_tv(y[None], A, noise_std, weight))[0], box)
+        return finish(np.asarray(admm_tv(y[None], A, noise_std, weight))[0])
 
     weight = tuned(total_variation, [(y, A, noise_std, sharp)], TV_WEIGHTS)  # its best one for this very photograph
     done = hj.restore_photograph(blurred, "deblur", kernel=kernel, noise_std=noise_std, prior=prior)

@@ -19,6 +19,7 @@ KERNEL = RNG.random((5, 3)) ** 2  # asymmetric
 MOTION = np.maximum(RNG.random((6, 8)) - 0.7, 0)  # sparse, asymmetric, even
 KERNELS = RNG.random((BATCH, 4, 5))
 MASK = RNG.random((BATCH, 12, 16, 2)) < 0.5
+WEIGHT = RNG.uniform(0.5, 2, (12, 16, 1))
 STEPS = RNG.integers(3, 60, (3, 8, 8))
 MIX = RNG.standard_normal((2, 3))
 
@@ -46,6 +47,9 @@ CASES = {
     "jpeg": (lambda: ops.Jpeg(STEPS, (2, 2), 6 / 255), (16, 32, 3)),
     "jpeg-noisy": (lambda: ops.Jpeg(STEPS, (1, 2), 6 / 255, noise_before=3 / 255), (8, 32, 3)),
     "jpeg-grey": (lambda: ops.Jpeg(STEPS[:1], noise_std=6 / 255, channels=2), (16, 8, 2)),
+    "weighted-channels": (lambda: ops.Weighted(ops.SuperResolution(KERNEL, 2), np.array([0.5, 2.0])), (12, 16, 2)),
+    "weighted-pixels": (lambda: ops.Weighted(ops.Blur(KERNEL), WEIGHT), (12, 16, 2)),
+    "weighted-mask": (lambda: ops.Weighted(ops.Inpainting(MASK[0]), WEIGHT), (12, 16, 2)),
     "linear": (lambda: ops.Linear(mixed_differences, (12, 16, 2)), (12, 16, 2)),
 }
 ONE_OF_EACH = [
@@ -56,6 +60,7 @@ ONE_OF_EACH = [
     "mask-per-image",
     "denoising",
     "jpeg",
+    "weighted-pixels",
     "linear",
 ]
 PER_IMAGE = {"blur-per-image", "sr-4-per-image", "mask-per-image-one-channel", "mask-per-image"}

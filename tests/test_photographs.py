@@ -8,11 +8,13 @@ import PIL.Image
 import pytest
 
 import hvae_jax as hj
+from benchmarks.methods import admm_tv
 from benchmarks.pipelines import photograph
 from hvae_jax import cli, images
 from hvae_jax.images import estimate_noise
 from hvae_jax.metrics import psnr
 from hvae_jax.photographs import restoring
+from hvae_jax.photographs.checking import Noise
 
 DATA = Path(__file__).parent / "data"
 
@@ -128,7 +130,7 @@ def test_too_little_noise_is_noticed(photo, monkeypatch):
 
     trials = []
     monkeypatch.setattr(restoring, "restore", counted(restoring.restore, trials))
-    monkeypatch.setattr(restoring, "estimated", lambda *_: images.NoiseEstimate(0.5 / 255, "a guess"))
+    monkeypatch.setattr(restoring, "noise_of", lambda *_: Noise(0.5 / 255, "a guess", None))
     done = hj.restore_photograph(y, "deblur", kernel=kernel)
     assert len(trials) > 1
     assert any("oscillated" in warning for warning in done.warnings)
@@ -206,7 +208,7 @@ def test_strict_and_quality(photo, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"task": "sharpen"}, "expected a task of deblur, sr, inpaint, denoise, got 'sharpen'"),
+        ({"task": "sharpen"}, "expected a task of deblur, sr, inpaint, denoise, jpeg, got 'sharpen'"),
         ({"task": "deblur"}, "expected a kernel for the task deblur, got none"),
         ({"task": "sr", "factor": 1}, "a whole number from 2 to 64, got 1"),
         ({"task": "sr", "factor": 10**6}, "a whole number from 2 to 64, got 1000000"),
@@ -219,3 +221,86 @@ def test_strict_and_quality(photo, tmp_path, capsys):
 def test_mistakes(arguments, message):
     with pytest.raises(ValueError, match=message):
         hj.restore_photograph(np.full((16, 16, 3), 0.5, np.float32), **arguments)
+
+
+@pytest.mark.parametrize("quality", [10, 20, 40])
+def test_artefacts_of_a_jpeg_are_removed(photo, tmp_path, quality):
+    """At least 0.3 dB above the file and above total variation at its best; grey and turned ones too."""
+    file = tmp_path / "a.jpg"
+    PIL.Image.fromarray(np.rint(255 * photo).astype(np.uint8)).save(file, quality=quality)
+    picture = hj.read_photograph(file)
+    done = hj.restore_photograph(picture, "denoise")  # auto
+    gained = psnr(np.clip(done.image.pixels, 0, 1), photo) - psnr(picture.pixels, photo)
+    by_tv = max(
+        psnr(np.asarray(admm_tv(picture.pixels[None], hj.operators.Denoising(), sigma / 255)[0]), photo)
+        for sigma in (1, 2, 4, 8)
+    )
+    assert gained > 0.3
+    assert psnr(done.image.pixels, photo) > by_tv + 0.3
+    assert done.noise_source.endswith("the JPEG's quantisation")
+    if quality == 20:
+        grey, exif = PIL.Image.fromarray(np.rint(255 * photo[..., 1]).astype(np.uint8)), PIL.Image.Exif()
+        exif[0x0112] = 6
+        grey.save(tmp_path / "grey.jpg", quality=quality, exif=exif)
+        turned = hj.read_photograph(tmp_path / "grey.jpg")
+        better = hj.restore_photograph(turned, "jpeg").image.pixels
+        clean = np.rot90(photo[..., 1:2], -1)
+        assert psnr(better, clean) > psnr(turned.pixels, clean) + 0.3
+
+
+def test_hidden_and_missing_pixels_are_no_black(photo):
+    """Under alpha 0 a picture is black: next to it the result is as good as if it were not; NaN is filled."""
+    kernel = images.parse_kernel("gaussian:1.5")
+    y, clean = degraded(photo, kernel, 1)
+    alpha = np.ones((*y.shape[:2], 1), np.float32)
+    alpha[:, :30] = 0
+    cut = np.where(alpha > 0, y, 0).astype(np.float32)
+    whole, done = (
+        hj.restore_photograph(images.Image(pixels, opacity, 8), "deblur", kernel=kernel, noise_std=1 / 255)
+        for pixels, opacity in ((y, None), (cut, alpha))
+    )
+    edge = np.s_[:, 36:46]
+    assert psnr(done.image.pixels[edge], clean[edge]) > psnr(whole.image.pixels[edge], clean[edge]) - 2
+    assert (done.image.pixels[:, :26] == 0).all()
+    missing = np.zeros(y.shape[:2], bool)
+    missing[40:44, 50:54] = True
+    holed = images.Image(np.where(missing[..., None], 0, y).astype(np.float32), None, 32, missing=missing)
+    filled = hj.restore_photograph(holed, "denoise", noise_std=1 / 255)
+    assert psnr(filled.image.pixels[missing], y[missing]) > 25
+    assert filled.warnings == ("16 missing pixels (NaN) were filled",)
+
+
+def test_values_of_another_range_come_back(photo):
+    y, _ = degraded(photo, images.parse_kernel("gaussian:1.5"), 2)
+    plain = hj.restore_photograph(y, "denoise", noise_std=5 / 255)
+    for given in ((0.0, 1000.0), None):
+        done = hj.restore_photograph(1000 * y, "denoise", noise_std=5 / 255, value_range=given)
+        if given:
+            np.testing.assert_allclose(done.image.pixels / 1000, plain.image.pixels, atol=1e-4)
+            assert done.warnings == ()
+        else:
+            assert "the values were taken to reach from 0 to" in done.warnings[0]
+            assert psnr(done.image.pixels / 1000, plain.image.pixels) > 40
+    with pytest.raises(ValueError, match="the lower first, got 1 and 0"):
+        hj.restore_photograph(y, "denoise", value_range=(1.0, 0.0))
+
+
+def test_noise_of_its_own_for_each_channel_and_pixel(photo):
+    rng = np.random.default_rng(0)
+    sigma = np.array([2, 2, 20]) / 255
+    y = (photo + sigma * rng.standard_normal(photo.shape)).astype(np.float32)
+    done = hj.restore_photograph(y, "denoise")
+    assert done.noise_source.endswith("by channel")
+    same = hj.restore_photograph(y, "denoise", noise_std=float(np.sqrt(np.mean(sigma**2))))
+    assert psnr(done.image.pixels, photo) > psnr(same.image.pixels, photo) + 1
+    level = np.full(photo.shape[:2], 2 / 255)
+    level[:, 64:] = 20 / 255
+    y = (photo + level[..., None] * rng.standard_normal(photo.shape)).astype(np.float32)
+    known, guess = (hj.restore_photograph(y, "denoise", noise_std=s).image.pixels for s in (level, 14.2 / 255))
+    assert psnr(known, photo) > psnr(guess, photo) + 1
+    with pytest.raises(ValueError, match=r"a number or of the image's shape \(128, 128\)"):
+        hj.restore_photograph(y, "denoise", noise_std=level[:5])
+    gain = 0.004
+    y = (photo + np.sqrt(gain * photo) * rng.standard_normal(photo.shape)).astype(np.float32)
+    done = hj.restore_photograph(y, "denoise", noise_std=0.001, noise_gain=gain)
+    assert psnr(done.image.pixels, photo) > psnr(y, photo) + 4

@@ -7,6 +7,7 @@ from hvae_jax.operators.inpainting import Denoising, Inpainting, smooth_fill
 from hvae_jax.operators.jpeg import Jpeg
 from hvae_jax.operators.linear import Linear
 from hvae_jax.operators.super_resolution import SuperResolution
+from hvae_jax.operators.weighted import Weighted
 
 __all__ = [
     "Blur",
@@ -16,6 +17,7 @@ __all__ = [
     "Linear",
     "Operator",
     "SuperResolution",
+    "Weighted",
     "conjugate_gradient",
     "smooth_fill",
 ]

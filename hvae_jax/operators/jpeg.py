@@ -15,13 +15,16 @@ from hvae_jax.operators.conjugate_gradient import Map
 SIDE = 8
 """Pixels along a side of a block."""
 
+UNCERTAIN = 3
+"""Smaller steps, in grey levels, leave a coefficient uncertain by a grey level more: see `images.jpeg.SNAPPED`."""
+
 YCBCR = np.array(
     [[0.299, 0.587, 0.114], [-0.168735892, -0.331264108, 0.5], [0.5, -0.418687589, -0.081312411]], np.float64
 )
 """Luminance and the two colour differences of an RGB pixel, without their offsets (JFIF)."""
 
 
-class Jpeg(Operator, arrays=("matrix", "weight", "basis", "power"), static=("unit", "channels")):
+class Jpeg(Operator, arrays=("matrix", "weight", "cell", "before", "basis", "power"), static=("unit", "channels")):
     """The weighted cosine coefficients of a JPEG's blocks, (A x)[i] = σ (T x)[i]/d_i, d_i being what it errs by.
 
     T turns RGB into luminance and colour differences, takes the mean of the pixels that share a colour, and
@@ -49,6 +52,8 @@ class Jpeg(Operator, arrays=("matrix", "weight", "basis", "power"), static=("uni
 
     matrix: Float[Array, "coefficients numbers"]
     weight: Float[Array, " coefficients"]
+    cell: Float[Array, " coefficients"]
+    before: Float[Array, " coefficients"]
     basis: Float[Array, "coefficients coefficients"]
     power: Float[Array, " coefficients"]
     unit: tuple[int, int]
@@ -78,13 +83,19 @@ class Jpeg(Operator, arrays=("matrix", "weight", "basis", "power"), static=("uni
         rounding = (
             [luminance, *(t.ravel() for t in tables[1:])] if len(tables) == 3 else [np.repeat(luminance, channels)]
         )
-        variance = (np.concatenate(rounding) / 255) ** 2 / 12 + noise_before**2 * (matrix**2).sum(axis=1)
+        norms = np.sqrt((matrix**2).sum(axis=1))
+        variance = (np.concatenate(rounding) / 255) ** 2 / 12 + (noise_before * norms) ** 2
         weight = noise_std / np.sqrt(variance)
+        # A step that small is not found again in samples that are rounded to grey levels.
+        half = np.concatenate(rounding) / 510
+        half += np.where(half < UNCERTAIN / 510, 1 / 255, 0)
         matrix *= weight[:, None]
         power, basis = np.linalg.eigh(matrix @ matrix.T)
         self._set(
             matrix=jnp.asarray(matrix),
             weight=jnp.asarray(weight),
+            cell=jnp.asarray(weight * half),
+            before=jnp.asarray(weight * noise_before * norms),
             basis=jnp.asarray(basis),
             power=jnp.asarray(np.maximum(power, 0)),
             unit=(SIDE * sampling[0], SIDE * sampling[1]),
@@ -154,6 +165,33 @@ class Jpeg(Operator, arrays=("matrix", "weight", "basis", "power"), static=("uni
             return u + adjoint(((y - forward(u)) @ basis / (power + ratio)) @ basis.T)
 
         return step
+
+    def within_cells(
+        self,
+        x: Float[ArrayLike, "*batch height width C"],
+        y: Float[ArrayLike, "*batch rows columns m"],
+        margin: float = 0,
+    ) -> Float[Array, "*batch height width C"]:
+        """The image nearest to x whose coefficients round to those of the file.
+
+        The truth is in these cells, a convex set, so that the projection onto them brings any estimate nearer to it
+        (as far as coefficients are independent: their colours overlap a little).
+
+        Args:
+            x: an image.
+            y: the observation.
+            margin: how far beyond its cell a coefficient may be, in deviations of its noise before the compression.
+
+        Returns:
+            x, changed as little as that takes.
+        """
+        x, y = jnp.asarray(x), jnp.asarray(y)
+        forward, adjoint = self.bind(x.shape, x.dtype)
+        beyond = y - forward(x)
+        cell = (self.cell + margin * self.before).astype(x.dtype)
+        excess = beyond - jnp.clip(beyond, -cell, cell)
+        basis = self.basis.astype(x.dtype)
+        return x + adjoint((excess @ basis / self.power.astype(x.dtype)) @ basis.T)
 
     def initial(self, y: Float[ArrayLike, "*batch rows columns coefficients"]) -> Float[Array, "*batch height width C"]:
         """The picture that a decoder shows, its colours not smoothed: the shortest x with A x = y."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool
+from jax.typing import ArrayLike
+from jaxtyping import Bool, Float
 from scipy import ndimage
 
 from hvae_jax import images
@@ -45,14 +47,76 @@ LEAST_ESTIMATE = 0.5 / GREY_LEVELS
 """Lowest noise that is estimated: an 8-bit file alone has 0.3 grey levels, and the blur is never exactly known."""
 
 
-def estimated(image: Image, degradation: Degradation) -> images.NoiseEstimate:
-    """The noise where pixels were observed, at the frequencies that the task amplifies."""
-    holes = None
-    if (mask := degradation.mask) is not None:
-        holes = (mask.reshape(*mask.shape[:2], -1) == 0).any(axis=-1)
-    kernel = degradation.kernel if degradation.task == "deblur" else None
-    found = images.estimate_noise(image.pixels, kernel, image.quantisation, holes)
-    return found._replace(std=min(max(found.std, LEAST_ESTIMATE), MOST_NOISE))
+class Noise(NamedTuple):
+    """The noise that a restoration reckons with.
+
+    Attributes:
+        std: σ; where it differs, the root of the mean of its square.
+        source: what it was estimated from, or "given".
+        weight: σ over the deviation of each pixel or channel; None where it is the same everywhere.
+    """
+
+    std: float
+    source: str
+    weight: Float[np.ndarray, "#H #W #C"] | None
+
+
+CHANNELS_DIFFER = 1.5
+"""Ratio of the channels' deviations from which each has its own."""
+
+
+def noise_of(
+    image: Image,
+    degradation: Degradation,
+    given: ArrayLike | None,
+    gain: float = 0.0,
+    hidden: Bool[np.ndarray, "H W"] | None = None,
+) -> Noise:
+    """The noise of a photograph: given, or estimated where pixels were observed at the frequencies that count."""
+    if given is not None:
+        source, levels = "given", np.asarray(given, np.float64)
+        levels = levels.reshape((*levels.shape, *(1,) * (3 - levels.ndim)))
+    else:
+        holes = hidden
+        if (mask := degradation.mask) is not None:
+            missing = (mask.reshape(*mask.shape[:2], -1) == 0).any(axis=-1)
+            holes = missing if holes is None else holes | missing
+        kernel = degradation.kernel if degradation.task == "deblur" else None
+        found = [
+            images.estimate_noise(channel, kernel, image.quantisation, holes)
+            for channel in (image.pixels, *np.split(image.pixels, image.pixels.shape[-1], axis=-1))
+        ]
+        least = least_noise(image)
+        together, *each = (min(max(one.std, least), MOST_NOISE) for one in found)
+        levels, source = np.full((1, 1, 1), together), found[0].source
+        if len(each) > 1 and max(each) > CHANNELS_DIFFER * min(each) and image.quantisation is None:
+            levels, source = np.array(each).reshape(1, 1, -1), f"{source}, by channel"
+    if gain:
+        signal = ndimage.gaussian_filter(np.clip(image.pixels, 0, 1), (2, 2, 0))
+        levels = np.sqrt(levels**2 + gain * signal)
+    std = math.sqrt(float(np.mean(levels**2)))
+    if levels.size == 1 or std == 0:
+        return Noise(std, source, None)
+    return Noise(std, source, (std / np.maximum(levels, std / 30)).astype(np.float32))
+
+
+def least_noise(image: Image) -> float:
+    """The lowest noise that is assumed unasked: the rounding of the file's samples, and that no blur is exactly known.
+
+    Half a grey level of 255 for files of 8 bits, a tenth for deeper ones, whose used range may be small.
+    """
+    if image.bit_depth == 8:
+        return LEAST_ESTIMATE
+    low, high = np.quantile(image.pixels, (0.01, 0.99))
+    return float(LEAST_ESTIMATE / 5 * np.clip(high - low, 0.01, 1))
+
+
+def hidden_pixels(image: Image) -> Bool[np.ndarray, "H W"] | None:
+    """Pixels that show nothing: NaN, and of a cut-out those that are wholly transparent. None for nowhere."""
+    hidden = np.zeros(image.pixels.shape[:2], bool) if image.missing is None else image.missing
+    if image.alpha is not None:
+        hidden = hidden | (image.alpha[..., 0] == 0)
+    return hidden if hidden.any() and not hidden.all() else None
 
 
 def unexplained(

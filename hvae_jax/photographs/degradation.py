@@ -13,7 +13,7 @@ from hvae_jax import images, operators
 from hvae_jax.images import Image
 from hvae_jax.operators import Operator
 
-TASKS = ("deblur", "sr", "inpaint", "denoise")
+TASKS = ("deblur", "sr", "inpaint", "denoise", "jpeg")
 ALIGNMENTS = ("center", "corner")
 
 
@@ -78,7 +78,7 @@ class Degradation:
 
     def operator(self, height: int, width: int) -> Operator:
         """The operator for a clean image of this size; ValueError if kernel or mask do not fit it."""
-        if self.task == "denoise":
+        if self.task in ("denoise", "jpeg"):
             return operators.Denoising()
         if self.mask is not None:
             if self.mask.shape[:2] != (height, width):

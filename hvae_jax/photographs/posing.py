@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jax.typing import ArrayLike
+from jaxtyping import Bool, Float
 
-from hvae_jax import images
+from hvae_jax import images, operators
 from hvae_jax.images import Box, Image
+from hvae_jax.images.jpeg import coefficients
+from hvae_jax.images.read import upright
 from hvae_jax.operators import Operator
 from hvae_jax.photographs.degradation import Degradation
 from hvae_jax.prior import Prior
@@ -20,7 +25,7 @@ BOUNDARIES = ("natural", "circular")
 
 
 def check(
-    image: Image, degradation: Degradation, boundary: str, prior: Prior, noise_std: float | None
+    image: Image, degradation: Degradation, boundary: str, prior: Prior, noise_std: ArrayLike | None
 ) -> tuple[int, int]:
     """Refuse a picture that cannot be restored in this way; cheap.
 
@@ -31,16 +36,26 @@ def check(
         ValueError: see there.
     """
     height, width, channels = image.pixels.shape
-    if np.abs(image.pixels).max() > 10:  # strong noise may reach 2 or 3
-        raise ValueError(f"expected values in [0, 1] plus noise, got up to {np.abs(image.pixels).max():g}")
     if channels not in (1, prior.config.channels):
         raise ValueError(f"expected 1 or {prior.config.channels} channels, as the prior has, got {channels}")
     if boundary not in BOUNDARIES:
         raise ValueError(f"expected a boundary natural or circular, got {boundary!r}")
     if noise_std is None and min(height, width) < 5:
         raise ValueError("expected a noise_std for an image of less than 5x5 pixels, got none to estimate it from")
-    if noise_std is not None and not 0 <= noise_std <= 1:
-        raise ValueError(f"expected a noise_std from 0 to 1, the images' unit, got {noise_std:g}")
+    if noise_std is not None:
+        levels = np.asarray(noise_std)
+        if not ((levels >= 0) & (levels <= 1)).all():
+            shown = f"{levels:g}" if levels.ndim == 0 else f"up to {levels.max():g}"
+            raise ValueError(f"expected a noise_std from 0 to 1, the images' unit, got {shown}")
+        if levels.ndim not in (0, 2, 3) or (levels.ndim and levels.shape[:2] != (height, width)):
+            raise ValueError(
+                f"expected a noise_std that is a number or of the image's shape {(height, width)}, got {levels.shape}"
+            )
+    if degradation.task == "jpeg" and (image.jpeg is None or prior.image_size is not None):
+        raise ValueError(
+            "expected a JPEG file, read as it is, and a prior of any size for the task jpeg, got another; "
+            "denoise takes other pictures"
+        )
     height, width = degradation.factor * height, degradation.factor * width
     degradation.operator(height, width)
     if (size := prior.image_size) is not None:
@@ -83,22 +98,55 @@ def fit(image: Image, side: int | None) -> Image:
     return image._replace(pixels=images.fit_square(image.pixels, side), alpha=alpha, jpeg=None)
 
 
+class Posed(NamedTuple):
+    """A photograph's problem in a size that the prior takes.
+
+    Attributes:
+        y: the observation.
+        operator: its operator.
+        finish: cuts the photograph's result out of a restored image; grey where the photograph is.
+        box: where the photograph's pixels are in y; None where y is none of pixels.
+    """
+
+    y: Float[np.ndarray, ...]
+    operator: Operator
+    finish: Callable[[Any], Float[np.ndarray, "H W C"]]
+    box: Box | None
+
+
 def pose(
     image: Image,
     degradation: Degradation,
     boundary: str,
     prior: Prior,
     unusable: Bool[np.ndarray, "H W"] | None = None,
-) -> tuple[Float[np.ndarray, "h w C"], Operator, Box]:
-    """The observation in a size that the prior takes, its operator, and where the result is in the restored image."""
+    weight: Float[np.ndarray, "#H #W #C"] | None = None,
+) -> Posed:
+    """The observation in a size that the prior takes, and its operator.
+
+    Args:
+        image: the photograph.
+        degradation: what happened to it.
+        boundary: see `restore_photograph`.
+        prior: the prior.
+        unusable: pixels that are no measurements.
+        weight: of noise that differs, see `operators.Weighted`.
+
+    Returns:
+        The problem.
+    """
     y = np.repeat(image.pixels, prior.config.channels // image.pixels.shape[-1], axis=-1)
     height, width = y.shape[:2]
     factor = degradation.factor
-    if degradation.task in ("inpaint", "denoise"):
+    if degradation.task in ("inpaint", "denoise", "jpeg"):
         y, box = images.pad_to_multiple(y, prior.multiple)
-        if (mask := degradation.mask) is not None:
-            mask = mask.reshape(height, width, -1)  # padded like the image
-            degradation = dataclasses.replace(degradation, mask=images.pad_to_multiple(mask, prior.multiple)[0])
+        mask = degradation.mask
+        if unusable is not None:
+            seen = (~unusable[..., None]).astype(np.float32)
+            mask = seen if mask is None else mask.reshape(height, width, -1) * seen
+        if mask is not None:  # padded like the image
+            mask = images.pad_to_multiple(mask.reshape(height, width, -1), prior.multiple)[0]
+            degradation = dataclasses.replace(degradation, task="inpaint", mask=mask)
     elif boundary == "circular" or (prior.image_size is not None and factor > 1):
         box = (slice(0, height), slice(0, width))
     else:
@@ -114,14 +162,102 @@ def pose(
         y, box = images.extend_periodic(y, margin, multiple, kernel if factor == 1 else None, unusable=unusable)
         if prior.image_size is not None:
             box = (slice(0, height), slice(0, width))
+    operator = degradation.operator(factor * y.shape[0], factor * y.shape[1])
+    if weight is not None:
+        if weight.shape[:2] != (1, 1) and weight.shape[:2] != y.shape[:2]:  # as at the nearest border
+            rows, columns = (
+                np.clip(np.arange(size) - side.start, 0, known - 1)
+                for size, side, known in zip(y.shape[:2], box, weight.shape[:2], strict=True)
+            )
+            weight = weight[rows][:, columns]
+        y, operator = y * weight, operators.Weighted(operator, weight)
     rows, columns = (slice(factor * side.start, factor * side.stop) for side in box)
-    return y, degradation.operator(factor * y.shape[0], factor * y.shape[1]), (rows, columns)
+
+    def finish(restored: Any) -> Float[np.ndarray, "H W C"]:
+        return grey_like(image, np.asarray(images.crop(restored, (rows, columns))))
+
+    return Posed(y, operator, finish, box)
 
 
-def finish(restored: Array | np.ndarray, box: Box, image: Image) -> Float[np.ndarray, "H W C"]:
-    """The result's pixels: without what was added at the borders, grey where the photograph is."""
-    pixels = np.asarray(images.crop(restored, box))
+JPEG_NOISE_STD = 6 / 255
+"""The deviation to which a JPEG's coefficients are weighted, which says how far the prior is to go: this, or half of
+what the rounding of the luminance amounts to, if that is less. Found on validation photographs at qualities 10 to 98.
+"""
+
+LEAST_ROUNDING = 3 / 255
+"""Of the luminance; a JPEG that errs by less (quality 93 and above) is taken as pixels with noise, for the prior knows
+less of it than the file.
+"""
+
+CELL_MARGIN = 2.0
+"""Deviations of the noise before the compression by which a result may be outside of the file's cells."""
+
+
+def pose_jpeg(image: Image, prior: Prior, noise_before: float) -> tuple[Posed, float] | None:
+    """The problem whose observation is a JPEG's coefficients, and its noise; None where pixels tell as much.
+
+    Args:
+        image: the photograph, with its file.
+        prior: a prior of any size.
+        noise_before: deviation of white noise in the picture before it was compressed.
+    """
+    found = None if image.jpeg is None else coefficients(image.jpeg, prior.multiple)
+    if found is None:
+        return None
+    rounding = math.sqrt(float(np.mean(found.steps[0] ** 2)) / 12) / 255
+    if rounding < LEAST_ROUNDING:
+        return None
+    std = math.hypot(min(JPEG_NOISE_STD, rounding / 2), noise_before)
+    operator = operators.Jpeg(found.steps, found.sampling, std, noise_before, prior.config.channels)
+    height, width = found.size
+
+    y = operator.observation(found.values)
+
+    def finish(restored: Any) -> Float[np.ndarray, "H W C"]:
+        restored = operator.within_cells(restored, y, CELL_MARGIN)
+        return grey_like(image, upright(np.asarray(restored)[:height, :width], found.orientation))
+
+    return Posed(np.asarray(y), operator, finish, None), std
+
+
+def grey_like(image: Image, pixels: Float[np.ndarray, "H W C"]) -> Float[np.ndarray, "H W c"]:
+    """Grey where the photograph is."""
     return pixels.mean(axis=-1, keepdims=True) if image.pixels.shape[-1] == 1 else pixels
+
+
+class Range(NamedTuple):
+    """Values that are to be 0 and 1."""
+
+    low: float
+    high: float
+
+    def to_unit(self, pixels: np.ndarray) -> np.ndarray:
+        """To [0, 1]."""
+        return ((pixels - self.low) / (self.high - self.low)).astype(np.float32)
+
+    def from_unit(self, pixels: np.ndarray) -> np.ndarray:
+        """And back."""
+        return (pixels * (self.high - self.low) + self.low).astype(np.float32)
+
+
+def range_of(image: Image, given: tuple[float, float] | None) -> Range | None:
+    """The range of a picture's values, where they are not in [0, 1] plus noise: what is given, or what is found.
+
+    Raises:
+        ValueError: the range is none.
+    """
+    if given is not None:
+        low, high = given
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ValueError(f"expected a range of two numbers, the lower first, got {low:g} and {high:g}")
+        return None if (low, high) == (0, 1) else Range(float(low), float(high))
+    if image.bit_depth < 32:
+        return None
+    least, most = (float(value) for value in np.quantile(image.pixels, (0.005, 0.995)))
+    room = 0.25 + 4 * (images.estimate_noise_std(image.pixels) if min(image.pixels.shape[:2]) >= 5 else 0)
+    if least >= -room and most <= 1 + room:
+        return None
+    return Range(min(0.0, float(image.pixels.min())), float(image.pixels.max()))
 
 
 def enlarge(values: Float[np.ndarray, "H W C"], factor: int) -> Float[np.ndarray, "h w C"]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,14 +20,16 @@ from hvae_jax.photographs.checking import (
     MOST_TRIALS,
     RINGING,
     WARY_RINGING,
+    Noise,
     blend,
-    estimated,
+    hidden_pixels,
     keep_where,
+    noise_of,
     rings,
     unexplained,
 )
 from hvae_jax.photographs.degradation import Degradation
-from hvae_jax.photographs.posing import check, enlarge, finish, fit, fitting_side, pose
+from hvae_jax.photographs.posing import Posed, check, enlarge, fit, fitting_side, pose, pose_jpeg, range_of
 from hvae_jax.prior import Prior, load_prior
 from hvae_jax.restoration import (
     RestoreConfig,
@@ -71,8 +75,10 @@ def restore_photograph(
     factor: int | None = None,
     align: str = "center",
     mask: np.ndarray | None = None,
-    noise_std: float | None = None,
+    noise_std: float | Float[np.ndarray, "H W"] | Float[np.ndarray, "H W C"] | None = None,
+    noise_gain: float = 0.0,
     boundary: str = "natural",
+    value_range: tuple[float, float] | None = None,
     prior: Prior | None = None,
     resize: bool = False,
     uncertainty: Array | None = None,
@@ -83,14 +89,18 @@ def restore_photograph(
 
     Args:
         photo: what `read_photograph` gave, or pixels in [0, 1].
-        task: "deblur", "sr", "inpaint" or "denoise".
+        task: "deblur", "sr", "inpaint", "denoise", or "jpeg" for a JPEG file's artefacts.
         kernel: of the blur, as text (`images.parse_kernel`) or a matrix of sum 1, centre at size // 2. Needed by
             "deblur"; for "sr" the default is the mean of factor x factor pixels.
         factor: of super-resolution, 2 or more.
         align: of super-resolution with a kernel: where in its cell a reduced pixel lies, "center" or "corner".
         mask: of inpainting, (H, W) or (H, W, C), 1 (or True) where a pixel was observed.
-        noise_std: σ in the images' unit (7.65/255, say); None to estimate it.
+        noise_std: σ in the images' unit (7.65/255, say), a number or one of each pixel, (H, W) or (H, W, C); None to
+            estimate it, of each channel where they differ.
+        noise_gain: g of noise that grows with the signal, of variance σ² + g x (Poisson's, for x in [0, 1]).
         boundary: what a blur sees beyond the borders. "natural": more of the scene; "circular": the other side.
+        value_range: the values that are black and white, for float pictures that are not in [0, 1]; None to find out.
+            The result is in the picture's own values, σ in the unit of black to white.
         prior: by default the bundled one.
         resize: for a prior of one size: cut the middle square out and scale it to fit.
         uncertainty: a key of `jax.random`, to draw from the posterior too; None for no `deviation`.
@@ -113,75 +123,163 @@ def restore_photograph(
     prior = load_prior() if prior is None else prior
     if quality not in QUALITIES:
         raise ValueError(f"expected a quality of {', '.join(QUALITIES)}, got {quality!r}")
+    if not 0 <= noise_gain <= 1:
+        raise ValueError(f"expected a noise_gain from 0 to 1, got {noise_gain:g}")
     check_changes(prior, changes)
     side = fitting_side(prior, degradation.factor, resize)
     image, degradation = fit(image, side), degradation.fitted(side)
     check(image, degradation, boundary, prior, noise_std)
+    warnings: list[str] = []
+    values = range_of(image, value_range)
+    if values is not None:
+        image = image._replace(pixels=values.to_unit(image.pixels))
+        if value_range is None:
+            warnings.append(f"the values were taken to reach from {values.low:g} to {values.high:g} (black and white)")
+    hidden = hidden_pixels(image)
 
-    estimate = images.NoiseEstimate(noise_std, "given") if noise_std is not None else estimated(image, degradation)
-    std, warnings = estimate.std, []
-    unusable: Bool[np.ndarray, "H W"] | None = None
-    pixels = enlarge(image.pixels, degradation.factor)  # stays so where the iteration diverges
-    for trial in range(MOST_TRIALS):
-        y, operator, box = pose(image, degradation, boundary, prior, unusable)
-        config = configure(prior, std, operator, quality, changes)
-        end = restore(prior, y, operator, std, config)
-        status = Status(int(end.status))
-        if status is Status.NOT_FINITE:
-            break
-        pixels = finish(end.image, box, image)
-        if trial == 0 and boundary == "natural":
-            unusable = unexplained(pixels, image, degradation, std)
-            if unusable is not None:
-                continue
-        helped = not rings(pixels, image, degradation, prior, std, RINGING if std == estimate.std else WARY_RINGING)
-        if helped or noise_std is not None:
-            break
-        std = min(2 * std, MOST_NOISE)
-    if status is not Status.NOT_FINITE and not helped:
-        if noise_std is None:
-            pixels = enlarge(image.pixels, degradation.factor)
-            warnings.append(
-                "the restoration oscillates whatever the noise, so the kernel does not fit; "
-                "the picture was left as it was"
-            )
-        else:
-            warnings.append("the restoration oscillates: with the kernel right, more noise (noise_std) would help")
-    elif std > estimate.std:
-        warnings.append(
-            f"with the noise that was estimated ({GREY_LEVELS * estimate.std:.1f} grey levels) the restoration "
-            f"oscillated; {GREY_LEVELS * std:.1f} were assumed"
-        )
-    if status is not Status.NOT_FINITE and degradation.task == "denoise" and std > 0:
+    def solve(posed: Posed, std: float) -> Solved:
+        config = configure(prior, std, posed.operator, quality, changes)
+        end = restore(prior, posed.y, posed.operator, std, config)
+        return Solved(posed, std, config, posed.finish(end.image), Status(int(end.status)), int(end.iterations))
 
-        def denoise_changed(change: np.ndarray) -> np.ndarray:
-            changed = y.copy()
-            changed[box] += change
-            return finish(restore(prior, changed, operator, std, config).image, box, image)
+    found, unusable = None, hidden
+    if prior.image_size is None and noise_std is None and task in ("denoise", "jpeg"):
+        before = images.estimate_noise_std(image.pixels) if task == "denoise" else 0.0
+        found = pose_jpeg(image, prior, before)
+    if found is not None:
+        source = "the JPEG's quantisation" if task == "jpeg" else "the finest detail and the JPEG's quantisation"
+        solved = solve(*found)
+    else:
+        noise = noise_of(image, degradation, noise_std, noise_gain, hidden)
+        source = noise.source
 
-        pixels = blend(pixels, image, std, denoise_changed)
-    if status is not Status.NOT_FINITE and unusable is not None:
-        pixels = keep_where(unusable, image, pixels, degradation.factor)
-        warnings.append(
-            f"{unusable.mean():.0%} of the picture, around lights brighter than white, was left as it was, "
-            "for its blur does not tell what was there"
-        )
+        def attempt(unusable: Bool[np.ndarray, "H W"] | None, std: float) -> Solved:
+            return solve(pose(image, degradation, boundary, prior, unusable, noise.weight), std)
+
+        solved, unusable = _solve_checked(attempt, image, degradation, boundary, prior, noise, hidden, warnings)
+    pixels = solved.pixels
+    if solved.status is not Status.NOT_FINITE:
+        if task in ("denoise", "jpeg") and solved.posed.box is not None and solved.std > 0:
+            shown = image.pixels if hidden is None else np.where(hidden[..., None], pixels, image.pixels)
+            pixels = blend(pixels, image._replace(pixels=shown), solved.std, partial(_denoise_changed, prior, solved))
+        pixels = _with_what_was_hidden(pixels, image, degradation, hidden, unusable, warnings)
     deviation = None
-    if uncertainty is not None and status is not Status.NOT_FINITE:
-        draws = sample_posterior(prior, y, operator, std, uncertainty, sampling_config(config))
+    if uncertainty is not None and solved.status is not Status.NOT_FINITE:
+        posed, settings = solved.posed, sampling_config(solved.config)
+        draws = sample_posterior(prior, posed.y, posed.operator, solved.std, uncertainty, settings)
         if draws.status != Status.NOT_FINITE:
-            deviation = np.asarray(images.crop(draws.std, box)).mean(axis=-1)
+            deviation = posed.finish(draws.std).mean(axis=-1)
     alpha = None if image.alpha is None else np.clip(enlarge(image.alpha, degradation.factor), 0, 1)
+    if values is not None:
+        pixels = values.from_unit(pixels)
     return Restored(
-        image=image._replace(pixels=pixels, alpha=alpha, jpeg=None),
-        noise_std=std,
-        noise_source=estimate.source,
+        image=image._replace(pixels=pixels, alpha=alpha, missing=None, jpeg=None),
+        noise_std=solved.std,
+        noise_source=source,
         kernel=degradation.kernel,
-        status=status,
-        iterations=int(end.iterations),
+        status=solved.status,
+        iterations=solved.iterations,
         deviation=deviation,
         warnings=tuple(warnings),
     )
+
+
+class Solved(NamedTuple):
+    """A problem, and what the solver made of it.
+
+    Attributes:
+        posed: the problem.
+        std: the noise that was assumed.
+        config: the settings.
+        pixels: the photograph's result.
+        status: of the solver.
+        iterations: likewise.
+    """
+
+    posed: Posed
+    std: float
+    config: RestoreConfig
+    pixels: Float[np.ndarray, "H W C"]
+    status: Status
+    iterations: int
+
+
+def _solve_checked(
+    attempt: Callable[[Bool[np.ndarray, "H W"] | None, float], Solved],
+    image: Image,
+    degradation: Degradation,
+    boundary: str,
+    prior: Prior,
+    noise: Noise,
+    hidden: Bool[np.ndarray, "H W"] | None,
+    warnings: list[str],
+) -> tuple[Solved, Bool[np.ndarray, "H W"] | None]:
+    """Solve, see whether it helped, and if not leave lights out, or try again with more noise.
+
+    Returns:
+        The last attempt, its pixels those of the picture itself if none helped, and the pixels that were not used.
+    """
+    std, unusable, given = noise.std, hidden, noise.source == "given"
+    for trial in range(MOST_TRIALS):
+        solved = attempt(unusable, std)
+        if solved.status is Status.NOT_FINITE:
+            return solved._replace(pixels=enlarge(image.pixels, degradation.factor)), unusable
+        if trial == 0 and boundary == "natural":
+            lights = unexplained(solved.pixels, image, degradation, std)
+            if lights is not None and not (hidden is not None and (hidden | ~lights).all()):
+                unusable = lights if hidden is None else lights | hidden
+                continue
+        most = RINGING if std == noise.std else WARY_RINGING
+        helped = not rings(solved.pixels, image, degradation, prior, std, most)
+        if helped or given:
+            break
+        std = min(2 * std, MOST_NOISE)
+    if not helped and given:
+        warnings.append("the restoration oscillates: with the kernel right, more noise (noise_std) would help")
+    elif not helped:
+        warnings.append(
+            "the restoration oscillates whatever the noise, so the kernel does not fit; the picture was left as it was"
+        )
+        solved = solved._replace(pixels=enlarge(image.pixels, degradation.factor))
+    elif std > noise.std:
+        warnings.append(
+            f"with the noise that was estimated ({GREY_LEVELS * noise.std:.1f} grey levels) the restoration "
+            f"oscillated; {GREY_LEVELS * std:.1f} were assumed"
+        )
+    return solved, unusable
+
+
+def _denoise_changed(prior: Prior, solved: Solved, change: np.ndarray) -> np.ndarray:
+    """What the picture plus a change is denoised to."""
+    posed, changed = solved.posed, solved.posed.y.copy()
+    assert posed.box is not None
+    changed[posed.box] += change
+    return posed.finish(restore(prior, changed, posed.operator, solved.std, solved.config).image)
+
+
+def _with_what_was_hidden(
+    pixels: np.ndarray,
+    image: Image,
+    degradation: Degradation,
+    hidden: Bool[np.ndarray, "H W"] | None,
+    unusable: Bool[np.ndarray, "H W"] | None,
+    warnings: list[str],
+) -> np.ndarray:
+    """The result, where pixels were not used as it was before; missing ones stay as they were filled."""
+    if unusable is None:
+        return pixels
+    lost = np.zeros_like(unusable) if image.missing is None else image.missing
+    if lost.any():
+        warnings.append(f"{int(lost.sum())} missing pixels (NaN) were filled")
+    lights = unusable if hidden is None else unusable & ~hidden
+    if lights.any():
+        warnings.append(
+            f"{lights.mean():.0%} of the picture, around lights brighter than white, was left as it was, "
+            "for its blur does not tell what was there"
+        )
+    if degradation.task in ("inpaint", "denoise", "jpeg"):
+        return np.where((unusable & ~lost)[..., None], image.pixels, pixels)
+    return keep_where(unusable & ~lost, image, pixels, degradation.factor)
 
 
 def write_photograph(path: FilePath, photo: Image, *, overwrite: bool = False) -> None:
@@ -195,7 +293,15 @@ def write_photograph(path: FilePath, photo: Image, *, overwrite: bool = False) -
     Raises:
         ImageError: the values are not an image, or the file cannot be written.
     """
-    images.write_image(path, photo.pixels, bit_depth=photo.bit_depth, alpha=photo.alpha, overwrite=overwrite)
+    images.write_image(
+        path,
+        photo.pixels,
+        bit_depth=photo.bit_depth,
+        alpha=photo.alpha,
+        overwrite=overwrite,
+        metadata=photo.metadata,
+        premultiplied=photo.premultiplied,
+    )
 
 
 def check_changes(prior: Prior, changes: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from hvae_jax.operators import Operator, SuperResolution
+from hvae_jax.operators import Jpeg, Operator, SuperResolution, Weighted
 from hvae_jax.prior import Prior
 from hvae_jax.restoration.schedules import geometric
 from hvae_jax.restoration.settings import Plateau, Residual, RestoreConfig
@@ -137,14 +137,15 @@ def tables_of(prior: Prior) -> dict[str, list[Mapping[str, Any]]]:
 def rows_for(prior: Prior, operator: Operator) -> list[Mapping[str, Any]] | None:
     """The rows of a prior's table for a task, or None; of super-resolution those of the nearest factor.
 
-    A task without a table takes "default", an operator that is none of ours else takes that of deblurring.
+    A task without a table takes "default"; JPEG, and an operator that is none of ours, else take that of deblurring.
     """
     tables = tables_of(prior)
     rows = tables.get(operator.task) or tables.get("default")
-    if not rows and operator.task == Operator.task:
+    if not rows and operator.task in (Operator.task, Jpeg.task):
         rows = tables.get("deblur")
-    if rows and isinstance(operator, SuperResolution):
-        return _nearest_factor(rows, operator.factor)
+    inner = operator.operator if isinstance(operator, Weighted) else operator
+    if rows and isinstance(inner, SuperResolution):
+        return _nearest_factor(rows, inner.factor)
     return rows or None
 
 
