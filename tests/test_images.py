@@ -313,6 +313,14 @@ def test_read_mask(tmp_path, rng):
     images.write_image(tmp_path / "none.png", np.zeros((6, 7)))
     with pytest.raises(ImageError, match="observed"):
         images.read_mask(tmp_path / "none.png")
+    images.write_image(tmp_path / "all.png", np.ones((6, 7)))
+    with pytest.raises(ImageError, match="missing"):
+        images.read_mask(tmp_path / "all.png")
+    np.testing.assert_array_equal(images.read_mask(tmp_path / "m.png", invert=True), ~mask)
+    PIL.Image.fromarray(mask.astype(np.uint8)).save(tmp_path / "01.png")  # of 255
+    np.testing.assert_array_equal(images.read_mask(tmp_path / "01.png"), mask)
+    images.write_image(tmp_path / "alpha.png", np.zeros((6, 7)), alpha=mask.astype(float))
+    np.testing.assert_array_equal(images.read_mask(tmp_path / "alpha.png"), mask)
 
 
 @pytest.mark.parametrize("kind", ["objects", "text", "random50", "random80", "boxes"])
@@ -545,6 +553,36 @@ def test_kernel_files(tmp_path):
         np.testing.assert_allclose(made, expected, atol=1e-5, err_msg=name)
 
 
+def test_a_file_is_made_a_kernel(tmp_path):
+    """Moved, on a camera's dark level, with small negatives, in an alpha channel, of MATLAB: the same kernel."""
+    import scipy.io
+
+    kernel = images.parse_kernel("gaussian:1.5")
+    side = len(kernel)
+    frame = np.zeros((31, 31))
+    frame[2 : 2 + side, 9 : 9 + side] = kernel / kernel.max()
+    negative = np.where(frame > 0, frame, -0.01)
+    tables = {"moved": frame, "dark": 0.1 + 0.9 * frame, "negative": negative}
+    for name, table in tables.items():
+        np.save(tmp_path / f"{name}.npy", table)
+    scipy.io.savemat(tmp_path / "k.mat", {"k": frame})
+    images.write_image(tmp_path / "alpha.png", np.zeros_like(frame), alpha=frame, bit_depth=16)
+    words = {"dark": "dark level", "negative": "negative numbers down to -1.0%"}
+    for name in ("moved.npy", "dark.npy", "negative.npy", "k.mat", "alpha.png"):
+        made, notes = images.read_kernel(str(tmp_path / name))
+        middle = (np.array(made.shape) - side) // 2
+        np.testing.assert_allclose(
+            made[middle[0] : middle[0] + side, middle[1] : middle[1] + side], kernel, atol=2e-3, err_msg=name
+        )
+        assert "its centre of mass is -8.0 rows and -1.0 columns from its centre" in notes[-1]
+        assert words.get(name.split(".")[0], "") in notes[0]
+    kept, notes = images.read_kernel(str(tmp_path / "moved.npy"), keep_origin=True)
+    assert kept.shape == (31, 31)
+    assert notes == ()
+    np.save(tmp_path / "wide.npy", np.pad(kernel, 20))  # empty borders are cut off
+    np.testing.assert_allclose(images.read_kernel(str(tmp_path / "wide.npy")).values, kernel, atol=1e-5)
+
+
 def test_kernel_mistakes(tmp_path):
     def saved(name, array):
         np.save(tmp_path / name, array)
@@ -574,7 +612,7 @@ def test_kernel_mistakes(tmp_path):
         (str(tmp_path / "ragged.csv"), "expected a kernel"),
         (str(tmp_path / "void.txt"), r"got shape \(0,\)"),
         (str(tmp_path / "bad.npz"), "expected a kernel"),
-        (str(tmp_path / "k.mat"), "got .mat"),
+        (str(tmp_path / "k.mat"), "expected a kernel"),
         (str(tmp_path / "k.npy"), "got a folder"),
         (saved("rank.npy", np.ones((3, 3, 3))), r"got shape \(3, 3, 3\)"),
         (saved("negative.npy", np.array([[1.0, -1]])), "at least 0"),

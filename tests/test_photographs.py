@@ -266,7 +266,7 @@ def test_hidden_and_missing_pixels_are_no_black(photo):
     missing[40:44, 50:54] = True
     holed = images.Image(np.where(missing[..., None], 0, y).astype(np.float32), None, 32, missing=missing)
     filled = hj.restore_photograph(holed, "denoise", noise_std=1 / 255)
-    assert psnr(filled.image.pixels[missing], y[missing]) > 25
+    np.testing.assert_allclose(filled.image.pixels[missing], y[missing], atol=0.15)
     assert filled.warnings == ("16 missing pixels (NaN) were filled",)
 
 

@@ -2,7 +2,7 @@
 
 from hvae_jax.images.borders import Box, crop, extend_periodic, fit_square, pad_to_multiple
 from hvae_jax.images.formats import SUFFIXES, ImageError, list_images, survey
-from hvae_jax.images.kernels import parse_kernel, read_kernels
+from hvae_jax.images.kernels import Kernel, parse_kernel, read_kernel, read_kernels
 from hvae_jax.images.masks import make_mask, read_mask
 from hvae_jax.images.metadata import Metadata
 from hvae_jax.images.noise import NoiseEstimate, estimate_noise, estimate_noise_std
@@ -15,6 +15,7 @@ __all__ = [
     "Box",
     "Image",
     "ImageError",
+    "Kernel",
     "Metadata",
     "NoiseEstimate",
     "Squares",
@@ -31,6 +32,7 @@ __all__ = [
     "pad_to_multiple",
     "parse_kernel",
     "read_image",
+    "read_kernel",
     "read_kernels",
     "read_mask",
     "read_squares",

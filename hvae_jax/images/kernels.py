@@ -3,8 +3,9 @@
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -16,17 +17,25 @@ from hvae_jax.images.read import decode_npy, read_image
 _MAX_KERNEL_WIDTH = 256
 
 
+class Kernel(NamedTuple):
+    """A kernel, and what was changed in what a file holds.
+
+    Attributes:
+        values: float32, not negative, with sum 1, its centre at size // 2.
+        notes: sentences.
+    """
+
+    values: Float[np.ndarray, "kernel_height kernel_width"]
+    notes: tuple[str, ...] = ()
+
+
 def parse_kernel(
     spec: str, max_shape: tuple[int, int] | None = None
 ) -> Float[np.ndarray, "kernel_height kernel_width"]:
-    """Make the blur kernel that a user describes on the command line.
+    """Make the blur kernel that a user describes on the command line; `read_kernel` without its notes.
 
     Args:
-        spec: one of `gaussian:WIDTH` (standard deviation in pixels) or `gaussian:WIDTH,HEIGHT,ANGLE` (an elongated
-            one, turned), `motion:LENGTH,ANGLE` (pixels; degrees counter-clockwise from the horizontal),
-            `disk:RADIUS` (out of focus), `box:SIDE`, or a file: .npy, .npz (`file.npz:name` where it holds several
-            arrays), .txt or .csv (rows of numbers, separated by spaces, commas or semicolons; lines that begin
-            with # are skipped), or an image (its channels are averaged).
+        spec: see there.
         max_shape: height and width of the image to be restored, which the kernel must not exceed.
 
     Returns:
@@ -35,7 +44,36 @@ def parse_kernel(
     Raises:
         ImageError: the description is not understood, the file cannot be read, or it holds no kernel.
     """
+    kernel = read_kernel(spec).values
+    if max_shape is not None and (kernel.shape[0] > max_shape[0] or kernel.shape[1] > max_shape[1]):
+        raise ImageError(f"kernel {spec}: expected at most the image's {max_shape} pixels, got {kernel.shape}")
+    return kernel
+
+
+def read_kernel(spec: str, *, keep_origin: bool = False) -> Kernel:
+    """Make the blur kernel that a user describes.
+
+    What a file holds is made a kernel as far as there is no doubt: a level at its border that is nearly constant (a
+    camera's dark level) is subtracted, small negative numbers are taken as 0, empty borders are cut off, and it is
+    centred, for a kernel whose centre of mass is elsewhere moves the picture.
+
+    Args:
+        spec: one of `gaussian:WIDTH` (standard deviation in pixels) or `gaussian:WIDTH,HEIGHT,ANGLE` (an elongated
+            one, turned), `motion:LENGTH,ANGLE` (pixels; degrees counter-clockwise from the horizontal),
+            `disk:RADIUS` (out of focus), `box:SIDE`, or a file: .npy, .npz or .mat (`file.npz:name` where it holds
+            several arrays), .txt or .csv (rows of numbers, separated by spaces, commas or semicolons; lines that begin
+            with # are skipped), .fits, or an image (its channels are averaged; of one colour with a shape in its alpha,
+            that).
+        keep_origin: leave a file's kernel where it is, its centre being at size // 2.
+
+    Returns:
+        The kernel, and what was changed.
+
+    Raises:
+        ImageError: the description is not understood, the file cannot be read, or it holds no kernel.
+    """
     kind, _, numbers = spec.partition(":")
+    notes: list[str] = []
     if kind in _MADE_KERNELS:
         make, forms = _MADE_KERNELS[kind]
         try:
@@ -53,16 +91,57 @@ def parse_kernel(
         kernel = make(*values)
     else:
         kernel = _read_kernel(spec)
-    if kernel.ndim != 2 or kernel.size == 0 or kernel.dtype.kind not in "biuf":
-        raise ImageError(
-            f"kernel {spec}: expected a matrix of numbers, got shape {kernel.shape} of type {kernel.dtype}"
-        )
+        if kernel.ndim != 2 or kernel.size == 0 or kernel.dtype.kind not in "biuf":
+            raise ImageError(
+                f"kernel {spec}: expected a matrix of numbers, got shape {kernel.shape} of type {kernel.dtype}"
+            )
+        if np.isfinite(kernel).all() and kernel.max() > 0:
+            kernel = _cleaned(kernel.astype(np.float64) / float(kernel.max()), keep_origin, notes)
     if not np.isfinite(kernel).all() or kernel.min() < 0 or kernel.max() == 0:
         raise ImageError(f"kernel {spec}: expected finite numbers of at least 0 and not all 0, got others")
-    if max_shape is not None and (kernel.shape[0] > max_shape[0] or kernel.shape[1] > max_shape[1]):
-        raise ImageError(f"kernel {spec}: expected at most the image's {max_shape} pixels, got {kernel.shape}")
     weights = kernel.astype(np.float64) / float(kernel.max())  # first, for the sum must not overflow
-    return (weights / weights.sum()).astype(np.float32)
+    return Kernel((weights / weights.sum()).astype(np.float32), tuple(f"kernel {spec}: {note}" for note in notes))
+
+
+SMALL_NEGATIVE = 0.05
+"""Of a kernel's maximum; more is no rounding."""
+
+DARK_LEVEL = 0.01, 0.1
+"""Of a kernel's maximum: a border above the former is a camera's if it varies by less than the latter times itself."""
+
+
+def _cleaned(kernel: np.ndarray, keep_origin: bool, notes: list[str]) -> np.ndarray:
+    """A file's kernel of maximum 1 without what is none of a kernel, centred."""
+    border = np.concatenate([kernel[0], kernel[-1], kernel[:, 0], kernel[:, -1]])
+    level = float(np.median(border))
+    if min(kernel.shape) > 2 and level > DARK_LEVEL[0] and np.ptp(border) <= DARK_LEVEL[1] * level < level < 0.9:
+        notes.append(
+            f"a level of {level:.1%} of its maximum at its border, as of a camera's dark level, was subtracted"
+        )
+        kernel = np.maximum(kernel - border.max(), 0)
+    if -SMALL_NEGATIVE <= kernel.min() < 0:
+        notes.append(f"negative numbers down to {kernel.min():.1%} of its maximum were taken as 0")
+        kernel = np.maximum(kernel, 0)
+    if keep_origin or kernel.min() < 0:
+        return kernel
+    at = [
+        float((np.arange(size) * kernel.sum(axis=1 - axis)).sum() / kernel.sum())
+        for axis, size in enumerate(kernel.shape)
+    ]
+    away = [middle - size // 2 for middle, size in zip(at, kernel.shape, strict=True)]
+    filled = [np.flatnonzero((kernel > 1e-6).any(axis=1 - axis)) for axis in (0, 1)]
+    if max(map(abs, away)) > 0.5:
+        notes.append(
+            f"its centre of mass is {away[0]:+.1f} rows and {away[1]:+.1f} columns from its centre, which would move "
+            "the picture; it was centred (--keep-origin leaves it)"
+        )
+        origin = [round(middle) for middle in at]
+        reach = [max(o - int(f[0]), int(f[-1]) - o) for o, f in zip(origin, filled, strict=True)]
+        padded = np.pad(kernel, [(r, r) for r in reach])
+        return padded[origin[0] : origin[0] + 2 * reach[0] + 1, origin[1] : origin[1] + 2 * reach[1] + 1]
+    # As much on both sides, so that the centre stays.
+    empty = [min(int(f[0]), size - 1 - int(f[-1])) for f, size in zip(filled, kernel.shape, strict=True)]
+    return kernel[empty[0] : kernel.shape[0] - empty[0], empty[1] : kernel.shape[1] - empty[1]]
 
 
 def read_kernels(
@@ -140,26 +219,35 @@ _MADE_KERNELS: dict[str, tuple[Callable[..., np.ndarray], tuple[tuple[str, ...],
 
 
 def _read_kernel(spec: str) -> np.ndarray:
-    member = re.fullmatch(r"(.+\.npz):(.+)", spec, re.IGNORECASE)
+    member = re.fullmatch(r"(.+\.(?:npz|mat)):(.+)", spec, re.IGNORECASE)
     path, name = (Path(member[1]), member[2]) if member and not os.path.exists(spec) else (Path(spec), None)
     if not os.path.exists(path):
         wanted = "gaussian:WIDTH, motion:LENGTH,ANGLE, disk:RADIUS, box:SIDE or a file"
         raise ImageError(f"kernel {spec}: expected {wanted}, but there is no such file")
     check_is_file(path)
     suffix = path.suffix.lower()
-    if suffix not in (*SUFFIXES, ".npz", ".txt", ".csv"):
+    if suffix not in (*SUFFIXES, ".npz", ".mat", ".txt", ".csv"):
         raise ImageError(
-            f"{path}: expected a kernel file ending in {', '.join(SUFFIXES)}, .npz, .txt or .csv, "
+            f"{path}: expected a kernel file ending in {', '.join(SUFFIXES)}, .npz, .mat, .txt or .csv, "
             f"got {suffix or 'no ending'}"
         )
     if suffix in SUFFIXES and suffix not in NPY:
-        return read_image(path).pixels.mean(axis=-1)
+        image = read_image(path)
+        if image.alpha is not None and np.ptp(image.pixels) == 0 < np.ptp(image.alpha):
+            return image.alpha[..., 0]
+        return image.pixels.mean(axis=-1)
     try:
         if suffix in NPY:
             with open(path, "rb") as file:
                 return decode_npy(file)
         if suffix == ".npz":
-            return _member(path, name)
+            with np.load(path, allow_pickle=False) as archive:
+                return _member(path, archive, archive.files, name)
+        if suffix == ".mat":
+            from scipy.io import loadmat
+
+            matrices = {key: value for key, value in loadmat(path).items() if not key.startswith("__")}
+            return np.asarray(_member(path, matrices, list(matrices), name))
         lines = path.read_text(encoding="utf-8-sig").replace(",", " ").replace(";", " ").splitlines()
         rows = [line.split() for line in lines if line.strip() and not line.lstrip().startswith("#")]
         return np.array([[float(number) for number in row] for row in rows])
@@ -169,14 +257,13 @@ def _read_kernel(spec: str) -> np.ndarray:
         raise ImageError(f"{path}: expected a kernel, got: {reason(error)}") from error
 
 
-def _member(path: Path, name: str | None) -> np.ndarray:
-    with np.load(path, allow_pickle=False) as archive:
-        names = archive.files
-        if name is None and len(names) == 1:
-            name = names[0]
-        if name is None:
-            choice = f"choose with {path}:NAME from {', '.join(names)}"
-            raise ImageError(f"{path}: expected one array, got {len(names)}; {choice}")
-        if name not in names:
-            raise ImageError(f"{path}: expected an array named {name}, got {', '.join(names)}")
-        return archive[name]
+def _member(path: Path, arrays: Mapping[str, np.ndarray], names: Sequence[str], name: str | None) -> np.ndarray:
+    """One of several arrays."""
+    if name is None and len(names) == 1:
+        name = names[0]
+    if name is None:
+        choice = f"choose with {path}:NAME from {', '.join(names)}"
+        raise ImageError(f"{path}: expected one array, got {len(names)}; {choice}")
+    if name not in names:
+        raise ImageError(f"{path}: expected an array named {name}, got {', '.join(names)}")
+    return arrays[name]

@@ -9,21 +9,31 @@ from hvae_jax.images.formats import FilePath, ImageError
 from hvae_jax.images.read import read_image
 
 
-def read_mask(path: FilePath) -> Float[np.ndarray, "height width *channels"]:
+def read_mask(path: FilePath, *, invert: bool = False) -> Float[np.ndarray, "height width *channels"]:
     """Read the mask of an inpainting problem.
 
     Args:
-        path: an image, white (above one half) where a pixel was observed; its alpha is ignored.
+        path: an image, white (above one half) where a pixel was observed; samples of 0 and 1 in 8 or 16 bits are
+            understood. Of one colour with an alpha that varies, the opaque pixels are the white ones.
+        invert: white is missing instead.
 
     Returns:
         1 where observed and 0 where missing: (H, W), or (H, W, 3) if the channels differ.
 
     Raises:
-        ImageError: the file cannot be read, or nothing was observed.
+        ImageError: the file cannot be read, or nothing was observed, or nothing is missing.
     """
-    observed = (read_image(path).pixels > 0.5).astype(np.float32)
+    image = read_image(path)
+    values = image.pixels
+    if image.alpha is not None and np.ptp(values) == 0 < np.ptp(image.alpha):
+        values = image.alpha
+    if image.bit_depth < 32 and 0 < values.max() <= 1 / (2**image.bit_depth - 1):
+        values = values / values.max()
+    observed = ((values > 0.5) != invert).astype(np.float32)
     if not observed.any():
-        raise ImageError(f"{path}: expected a mask with observed (white) pixels, got none")
+        raise ImageError(f"{path}: expected a mask with observed (white) pixels, got none; --invert-mask swaps them")
+    if observed.all():
+        raise ImageError(f"{path}: expected a mask with missing (black) pixels, got none")
     same = bool((observed == observed[..., :1]).all())
     return observed[..., 0] if same else observed
 

@@ -46,6 +46,7 @@ class Image(NamedTuple):
         jpeg: the file, if it is a JPEG and the pixels are what it shows.
         metadata: colour profile, EXIF, resolution and the like.
         premultiplied: whether the file holds its pixels times alpha; here they are not.
+        orientation: how the file says that its samples are turned, 1 to 8; the pixels are upright.
     """
 
     pixels: Float[np.ndarray, "height width channels"]
@@ -55,6 +56,7 @@ class Image(NamedTuple):
     jpeg: bytes | None = None
     metadata: Metadata = Metadata()
     premultiplied: bool = False
+    orientation: int = 1
 
     @property
     def quantisation(self) -> Float[np.ndarray, "8 8"] | None:
@@ -185,7 +187,7 @@ def _decode_pillow(source: Source, file: OpenFile) -> Image:
     if is_jpeg:
         file.seek(0)
         picture = picture._replace(jpeg=file.read())
-    return picture._replace(metadata=found.for_channels(picture.pixels.shape[-1]))
+    return picture._replace(metadata=found.for_channels(picture.pixels.shape[-1]), orientation=orientation)
 
 
 def _samples(image: Any) -> np.ndarray:

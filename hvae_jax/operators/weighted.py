@@ -41,8 +41,8 @@ class Weighted(Operator, arrays=("operator", "weight"), static=("exact",)):
 
     @property
     def task(self) -> str:  # type: ignore[override]
-        """That of A."""
-        return self.operator.task
+        """That of A; but one evaluation, which is enough for denoising, takes no notice of weights."""
+        return Operator.task if isinstance(self.operator, Denoising) else self.operator.task
 
     def image_shape(self, observation_shape: Shape) -> Shape:
         """See `Operator.image_shape`."""

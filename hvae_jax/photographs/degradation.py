@@ -27,16 +27,24 @@ class Degradation:
             seen from the corner of the cell.
         factor: of super-resolution, else 1.
         mask: of inpainting, (H, W) or (H, W, C), 1 where observed.
+        notes: what was changed in a kernel's file.
     """
 
     task: str
     kernel: Float[np.ndarray, "kh kw"] | None = None
     factor: int = 1
     mask: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(
-        cls, task: str, kernel: str | np.ndarray | None, factor: int | None, mask: Any, align: str = "center"
+        cls,
+        task: str,
+        kernel: str | np.ndarray | None,
+        factor: int | None,
+        mask: Any,
+        align: str = "center",
+        keep_origin: bool = False,
     ) -> Degradation:
         """From what a caller gives.
 
@@ -54,8 +62,9 @@ class Degradation:
                 raise ValueError(f"expected no {name} for the task {task}, got one")
         if factor is not None and not (isinstance(factor, int) and 2 <= factor <= 64):
             raise ValueError(f"expected a factor that is a whole number from 2 to 64, got {factor!r}")
+        notes: tuple[str, ...] = ()
         if isinstance(kernel, str):
-            kernel = images.parse_kernel(kernel)
+            kernel, notes = images.read_kernel(kernel, keep_origin=keep_origin)
         if align not in ALIGNMENTS:
             raise ValueError(f"expected an alignment center or corner, got {align!r}")
         if kernel is not None and factor is not None and align == "center":
@@ -64,7 +73,7 @@ class Degradation:
             mask = (np.asarray(mask, np.float32) > 0.5).astype(np.float32)
             if mask.ndim not in (2, 3) or not mask.any():
                 raise ValueError(f"expected a mask (H, W) or (H, W, C) with observed pixels, got shape {mask.shape}")
-        return cls(task, kernel, factor or 1, mask)
+        return cls(task, kernel, factor or 1, mask, notes)
 
     @property
     def point_spread(self) -> Float[np.ndarray, "kh kw"]:

@@ -74,6 +74,7 @@ def restore_photograph(
     kernel: str | Float[np.ndarray, "kh kw"] | None = None,
     factor: int | None = None,
     align: str = "center",
+    keep_origin: bool = False,
     mask: np.ndarray | None = None,
     noise_std: float | Float[np.ndarray, "H W"] | Float[np.ndarray, "H W C"] | None = None,
     noise_gain: float = 0.0,
@@ -94,6 +95,7 @@ def restore_photograph(
             "deblur"; for "sr" the default is the mean of factor x factor pixels.
         factor: of super-resolution, 2 or more.
         align: of super-resolution with a kernel: where in its cell a reduced pixel lies, "center" or "corner".
+        keep_origin: leave a kernel from a file where it is, see `images.read_kernel`.
         mask: of inpainting, (H, W) or (H, W, C), 1 (or True) where a pixel was observed.
         noise_std: σ in the images' unit (7.65/255, say), a number or one of each pixel, (H, W) or (H, W, C); None to
             estimate it, of each channel where they differ.
@@ -119,7 +121,7 @@ def restore_photograph(
         >>> hj.write_photograph("out.png", done.image)
     """
     image = photo if isinstance(photo, Image) else Image(_pixels(photo), None, 32)
-    degradation = Degradation.of(task, kernel, factor, mask, align)
+    degradation = Degradation.of(task, kernel, factor, mask, align, keep_origin)
     prior = load_prior() if prior is None else prior
     if quality not in QUALITIES:
         raise ValueError(f"expected a quality of {', '.join(QUALITIES)}, got {quality!r}")
@@ -129,7 +131,7 @@ def restore_photograph(
     side = fitting_side(prior, degradation.factor, resize)
     image, degradation = fit(image, side), degradation.fitted(side)
     check(image, degradation, boundary, prior, noise_std)
-    warnings: list[str] = []
+    warnings: list[str] = [*degradation.notes]
     values = range_of(image, value_range)
     if values is not None:
         image = image._replace(pixels=values.to_unit(image.pixels))
@@ -142,7 +144,7 @@ def restore_photograph(
         end = restore(prior, posed.y, posed.operator, std, config)
         return Solved(posed, std, config, posed.finish(end.image), Status(int(end.status)), int(end.iterations))
 
-    found, unusable = None, hidden
+    found, unusable, by_white_noise = None, hidden, True
     if prior.image_size is None and noise_std is None and task in ("denoise", "jpeg"):
         before = images.estimate_noise_std(image.pixels) if task == "denoise" else 0.0
         found = pose_jpeg(image, prior, before)
@@ -151,7 +153,7 @@ def restore_photograph(
         solved = solve(*found)
     else:
         noise = noise_of(image, degradation, noise_std, noise_gain, hidden)
-        source = noise.source
+        source, by_white_noise = noise.source, noise.weight is None
 
         def attempt(unusable: Bool[np.ndarray, "H W"] | None, std: float) -> Solved:
             return solve(pose(image, degradation, boundary, prior, unusable, noise.weight), std)
@@ -159,7 +161,7 @@ def restore_photograph(
         solved, unusable = _solve_checked(attempt, image, degradation, boundary, prior, noise, hidden, warnings)
     pixels = solved.pixels
     if solved.status is not Status.NOT_FINITE:
-        if task in ("denoise", "jpeg") and solved.posed.box is not None and solved.std > 0:
+        if task in ("denoise", "jpeg") and solved.posed.box is not None and solved.std > 0 and by_white_noise:
             shown = image.pixels if hidden is None else np.where(hidden[..., None], pixels, image.pixels)
             pixels = blend(pixels, image._replace(pixels=shown), solved.std, partial(_denoise_changed, prior, solved))
         pixels = _with_what_was_hidden(pixels, image, degradation, hidden, unusable, warnings)
