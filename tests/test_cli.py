@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import io
 import itertools
 import json
 import os
@@ -14,7 +15,9 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import PIL.Image
 import pytest
+import tifffile
 
 import hvae_jax as hj
 from hvae_jax import cli, images, training
@@ -86,7 +89,7 @@ def folder(tmp_path, monkeypatch):
     images.write_image("clean.png", rng.random((20, 13, 3)))
     images.write_image("photo.png", rng.random((20, 13, 3)))
     images.write_image("mask.png", rng.random((20, 13)) > 0.3)
-    images.write_image("small-mask.png", np.ones((8, 8)))
+    images.write_image("small-mask.png", np.eye(8))
     np.save("negative.npy", -np.ones((3, 3)))
     np.save("bytes.npy", 255 * rng.random((20, 13, 3)))
     (tmp_path / "broken.png").write_bytes(PHOTO.read_bytes()[:1000])
@@ -160,7 +163,7 @@ def test_folder_to_folder_compiles_once_per_padded_size(folder, tiny, run):
     code, out, err = run(*("restore", "in", "--out", "results", "--task", "denoise", "--prior", tiny, "--noise-std", 5))
     assert (code, err) == (0, "")
     assert pnp_hvae._restore._cache_size() <= compiled + 1
-    assert sorted(path.name for path in Path("results").iterdir()) == ["a.png", "b.tif", "c.png"]
+    assert sorted(path.name for path in Path("results").glob("[!.]*")) == ["a.png", "b.tif", "c.png"]
     assert len(out.splitlines()) == 3
     assert images.read_image("results/c.png").pixels.shape == (17, 9, 3)
 
@@ -212,6 +215,76 @@ def test_float_files_are_not_clipped(folder, tiny, run):
     restored = np.load("x.npy")
     assert restored.dtype == np.float32
     assert restored.max() > 1
+
+
+def test_a_folder_run_goes_on_where_it_was(folder, tiny, run):
+    """What cannot be read is named, a bad file does not stop the others, and what is done is not done again."""
+    rng = np.random.default_rng(0)
+    for name in ("in/a.png", "in/b.jpg", "in/sub/a.png"):
+        images.write_image(name, rng.random((16, 16, 3)))
+    Path("in/notes.txt").write_text("no picture")
+    Path("in/c.png").write_text("no picture either")
+    options = ("--task", "denoise", "--noise-std", 5, "--prior", tiny)
+    code, out, err = run("restore", "in", "--out", "new/", "-r", *options)
+    assert (code, out) == (2, "")
+    assert not Path("new").exists()  # the mistake was known before
+    code, out, err = run("restore", "in", "--out", "new/", "-r", "--keep-going", *options)
+    assert code == 1
+    assert "1 file skipped: in/notes.txt (no such format)" in err
+    assert re.search(r"error: in/c.png: expected an image, got another or a damaged file", err)
+    results = [Path("new/a.png"), Path("new/b.png"), Path("new/sub/a.png")]
+    assert sorted(Path("new").rglob("[!.]*.png")) == results
+    before = [path.stat().st_mtime_ns for path in results]
+    Path("in/c.png").unlink()
+    results[1].unlink()
+    code, out, err = run("restore", "in", "--out", "new/", "-r", *options)
+    assert code == 0
+    assert "2 of 3 are done already" in out
+    assert results[1].exists()
+    assert [results[i].stat().st_mtime_ns for i in (0, 2)] == [before[0], before[2]]
+    # Other settings, or another picture of this name: not done.
+    assert (
+        "exists and overwriting was not asked for"
+        in run("restore", "in", "--out", "new/", "-r", *options, "--strip")[2]
+    )
+    images.write_image("in/a.png", rng.random((16, 16, 3)), overwrite=True)
+    assert "new/a.png: expected a new file" in run(*again)[2]
+
+
+def test_standard_input_and_output(folder, tiny):
+    options = ("--task", "denoise", "--noise-std", "5", "--prior", str(tiny))
+    line = [sys.executable, "-m", "hvae_jax.cli", "restore", "-", "--out", "-", *options]
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])}
+    content = Path("photo.png").read_bytes()
+    done = subprocess.run(line, input=content, env=environment, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert PIL.Image.open(io.BytesIO(done.stdout)).size == (13, 20)
+    assert b"standard output: restored" in done.stderr
+
+
+def test_pages_and_range_and_masks(folder, tiny, run):
+    options = ("--noise-std", 5, "--prior", tiny)
+    stack = np.random.default_rng(0).random((2, 16, 16)).astype(np.float32)
+    tifffile.imwrite("stack.tif", 4 * stack, photometric="minisblack")
+    denoise = ("--task", "denoise", "--range", "0,4")
+    assert "got 2; give --pages" in run("restore", "stack.tif", "--out", "x.tif", *options, *denoise)[2]
+    code, _, err = run("restore", "stack.tif", "--out", "pages", "--pages", *options, *denoise)
+    assert (code, err) == (0, "")
+    assert sorted(path.name for path in Path("pages").glob("[!.]*")) == ["stack-1.tif", "stack-2.tif"]
+    assert images.read_image("pages/stack-1.tif").pixels.max() > 1.5
+    assert (
+        "two numbers, LOW,HIGH, or auto, got 4"
+        in run("restore", "photo.png", "--out", "x.png", *options, "--task", "denoise", "--range", 4)[2]
+    )
+    inpaint = ("--task", "inpaint", "--mask", "mask.png", "--invert-mask")
+    code, out, _ = run("restore", "photo.png", "--out", "filled.png", *options, *inpaint)
+    missing = images.read_mask("mask.png").mean()
+    assert code == 0
+    assert f"{missing:.1%} was missing" in out
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 3
+    PIL.Image.open("photo.png").save("turned.png", exif=exif)
+    assert "EXIF orientation 3" in run("restore", "turned.png", "--out", "y.png", *options, *inpaint)[2]
 
 
 def test_settings_reach_the_solver(folder, tiny, run, monkeypatch):
@@ -282,7 +355,7 @@ def test_divergence_is_reported_and_the_others_are_restored(folder, tiny, run, m
     assert code == 1
     assert re.fullmatch(r"error: clean\.png: the iteration diverged .*\n", err)
     assert "converged" in out
-    assert [path.name for path in Path("results").iterdir()] == ["photo.png"]
+    assert [path.name for path in Path("results").glob("[!.]*")] == ["photo.png"]
 
 
 def test_uncertainty(folder, tiny, run, monkeypatch):

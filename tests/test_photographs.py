@@ -185,7 +185,7 @@ def test_the_command_line_gives_what_the_library_gives(photo, tmp_path, monkeypa
 
     decoded, parsed = [], []
     monkeypatch.setattr(hj, "read_photograph", counted(hj.read_photograph, decoded))
-    monkeypatch.setattr(images, "parse_kernel", counted(images.parse_kernel, parsed))
+    monkeypatch.setattr(images, "read_kernel", counted(images.read_kernel, parsed))
     options = ["--task", "deblur", "--kernel", "gaussian:1.6"]
     assert cli.main(["restore", str(tmp_path / "in"), "--out", str(tmp_path / "out"), *options]) == 0
     assert (tmp_path / "out" / "1.png").read_bytes() == (tmp_path / "library.png").read_bytes()

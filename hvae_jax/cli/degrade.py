@@ -9,6 +9,7 @@ import hvae_jax as hj
 from hvae_jax.cli.shared import (
     AlignOption,
     FactorOption,
+    InvertMaskOption,
     KernelOption,
     MaskOption,
     OverwriteOption,
@@ -32,6 +33,7 @@ def degrade(
     factor: FactorOption = None,
     align: AlignOption = "center",
     mask: MaskOption = None,
+    invert_mask: InvertMaskOption = False,
     noise_std: Annotated[
         str, typer.Option(metavar="S", help="Standard deviation of the noise in grey levels of 255.")
     ] = "0",
@@ -54,7 +56,7 @@ def degrade(
     if sigma is None:
         raise ValueError("expected --noise-std as a number, got auto")
     check_output_file(out, source, overwrite)
-    observed = None if mask is None else hj.images.read_mask(mask)
+    observed = None if mask is None else hj.images.read_mask(mask, invert=invert_mask)
     photo = hj.read_photograph(source)
     y = hj.degrade_photograph(
         photo,

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.metadata
+import io
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,10 +17,13 @@ import lazy_loader
 import typer
 
 import hvae_jax as hj
+from hvae_jax import folders
 from hvae_jax.cli.shared import (
     GREY_LEVELS,
     AlignOption,
     FactorOption,
+    InvertMaskOption,
+    KeepOriginOption,
     KernelOption,
     MaskOption,
     OverwriteOption,
@@ -24,6 +33,7 @@ from hvae_jax.cli.shared import (
     load_prior,
     naming,
     parse_noise_std,
+    parse_range,
     parse_temperature,
     scaled,
 )
@@ -37,28 +47,54 @@ else:
 WHITE_STD = 25
 """The posterior deviation in grey levels that is white in the pictures of `--uncertainty`."""
 
+MOST_NAMED = 5
+"""Of the files that are skipped."""
+
 SETTINGS = "Solver settings (default: what the prior recommends for the noise)"
 
 
 def restore(
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT", help="Degraded images, or folders of them.")],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT", help="Degraded images, or folders of them; - for standard input."),
+    ],
     out: Annotated[
-        Path,
+        str,
         typer.Option(
             metavar="PATH",
-            help="A file, for one image; else a folder, where each image keeps its name (but .jpg becomes .png, "
-            "so that the result is not compressed again).",
+            help="A file, for one image, or - for standard output (PNG); else a folder, where each image keeps its "
+            "name (but .jpg becomes .png, so that the result is not compressed again).",
         ),
     ],
     task: TaskOption,
     kernel: KernelOption = None,
     factor: FactorOption = None,
     align: AlignOption = "center",
+    keep_origin: KeepOriginOption = False,
     mask: MaskOption = None,
+    invert_mask: InvertMaskOption = False,
     noise_std: Annotated[
         str,
         typer.Option(
             metavar="S|auto", help="Standard deviation of the noise in grey levels of 255; auto estimates it."
+        ),
+    ] = "auto",
+    noise_gain: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            metavar="G",
+            help="Of noise that grows with the light, as a sensor's: its variance is S^2 + G times the signal, in grey "
+            "levels of 255.",
+        ),
+    ] = 0.0,
+    value_range: Annotated[
+        str,
+        typer.Option(
+            "--range",
+            metavar="LOW,HIGH|auto",
+            help="The values that are black and white in float images that are not in [0, 1]; the result has them too, "
+            "and deviations are in 255ths of their distance.",
         ),
     ] = "auto",
     boundary: Annotated[
@@ -87,8 +123,31 @@ def restore(
             help="The clean image (or a folder of clean images with the inputs' names): prints PSNR and SSIM.",
         ),
     ] = None,
+    recursive: Annotated[
+        bool, typer.Option("-r", "--recursive", help="Folders with their sub-folders, which the results have too.")
+    ] = False,
+    pages: Annotated[
+        bool, typer.Option("--pages", help="Restore each page of a TIFF file, into a file of its own.")
+    ] = False,
+    keep_going: Annotated[
+        bool,
+        typer.Option(
+            "--keep-going",
+            help="Restore the others where one cannot be; it is named at the end, and the exit code is 1.",
+        ),
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            help="For several images: leave out those whose results are there, made from the same files with the same "
+            "settings.",
+        ),
+    ] = True,
+    strip: Annotated[
+        bool, typer.Option("--strip", help="Leave out colour profile, EXIF, XMP, resolution and text of the input.")
+    ] = False,
     uncertainty: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             metavar="PATH",
             help="Also draw from the posterior, and write how far the draws differ at each pixel (their standard "
@@ -177,24 +236,31 @@ def restore(
         ),
     ] = None,
 ) -> int:
-    """Restore degraded images of any size, grey or colour, 8 or 16 bit or float: PNG, JPEG, TIFF and NPY.
+    """Restore degraded images of any size, grey or colour, 8 or 16 bit or float: PNG, JPEG, TIFF, WebP, NPY and others.
 
-    The size is that of the input (FACTOR times it for sr); alpha and bit depth are kept. The first image of each
-    size takes some seconds more, to compile. What did not fit (kernel, noise, lights brighter than white) is said in a
-    sentence, and a picture that a restoration would harm is left as it was. An image whose iteration diverges is not
-    written, and the exit code is then 1.
+    The size is that of the input (FACTOR times it for sr); alpha, bit depth and metadata are kept. The first image of
+    each size takes some seconds more, to compile. What did not fit (kernel, noise, lights brighter than white) is said
+    in a sentence, and a picture that a restoration would harm is left as it was. An image whose iteration diverges is
+    not written, and the exit code is then 1. A folder's command that was stopped goes on with what is missing.
     """
     sigma = parse_noise_std(noise_std)
-    jobs = _plan(inputs, out, overwrite)
-    deviation_maps = _plan_maps(inputs, uncertainty, overwrite, jobs)
+    values = parse_range(value_range)
+    plan = folders.plan(inputs, out, recursive=recursive, pages=pages)
+    if plan.skipped:
+        names = ", ".join(f"{file} (no such format)" for file in plan.skipped[:MOST_NAMED])
+        more = ", ..." if len(plan.skipped) > MOST_NAMED else ""
+        typer.echo(f"{len(plan.skipped)} file{'s' * (len(plan.skipped) > 1)} skipped: {names}{more}", err=True)
+    maps = _plan_maps(inputs, uncertainty, plan, recursive=recursive, pages=pages)
 
     import jax
 
     from hvae_jax import photographs
 
     # Kernel and mask are read once, for all pictures.
-    observed = None if mask is None else hj.images.read_mask(mask)
-    degradation = photographs.Degradation.of(task, kernel, factor, observed, align)
+    observed = None if mask is None else hj.images.read_mask(mask, invert=invert_mask)
+    degradation = photographs.Degradation.of(task, kernel, factor, observed, align, keep_origin)
+    for note in degradation.notes:
+        typer.echo(note, err=True)
     model = load_prior(prior)
     changes = {
         "temperature": None if temperature is None else parse_temperature(temperature, model.levels),
@@ -209,23 +275,53 @@ def restore(
     changes = {name: value for name, value in changes.items() if value is not None}
     photographs.check_changes(model, changes)
     side = photographs.fitting_side(model, degradation.factor, resize)
-    pictures = _Pictures()
-    for file, _ in jobs:  # the last file's mistake is known before the first is restored
-        with naming(file):
-            picture = pictures.read(file, side)
-            shape = photographs.check(picture, degradation.fitted(side), boundary, model, sigma)
-        if (clean := _reference_of(reference, file)) is not None:
-            _check_reference(clean, (*shape, picture.pixels.shape[-1]), side and side * degradation.factor)
+    manifest = folders.Manifest(
+        {
+            "task": task,
+            "kernel": _digest(degradation.kernel),
+            "mask": _digest(degradation.mask),
+            "prior": model.info.get("sha256", model.digest),
+            "settings": _digest(model.info.get("settings")),
+            "options": [factor, align, sigma, noise_gain, value_range, boundary, resize, quality, strip, seed],
+            "more": [uncertainty is not None, *(f"{name}={_digest(value)}" for name, value in sorted(changes.items()))],
+            "version": importlib.metadata.version("hvae_jax"),
+        }
+    )
+    jobs, done_before = [], 0
+    for job, deviation_map in zip(plan.jobs, maps, strict=True):
+        if plan.several and resume and not overwrite and manifest.done(job):
+            done_before += 1
+            continue
+        for target in (job.result, deviation_map):
+            if target is not None:
+                hj.images.check_writable(target, overwrite)
+        jobs.append((job, deviation_map))
+    if done_before:
+        typer.echo(
+            f"{done_before} of {len(plan.jobs)} are done already (--no-resume or --overwrite restores them anew)"
+        )
+    pictures, failures = _Pictures(), _Failures(keep_going)
+    for job, _ in jobs:  # the last file's mistake is known before the first is restored
+        with failures.of(job):
+            picture = pictures.read(job)
+            if observed is not None:
+                _check_turned(picture, mask)
+            fitted = photographs.fit(picture, side)
+            shape = photographs.check(fitted, degradation.fitted(side), boundary, model, sigma)
+            if (clean := _reference_of(reference, job.file)) is not None:
+                _check_reference(clean, (*shape, picture.pixels.shape[-1]), side and side * degradation.factor)
 
-    failed = 0
     key = jax.random.key(seed) if uncertainty is not None else None
+    say = partial(typer.echo, err=out == folders.STANDARD)
     with progress_bar() as progress:
         bar = progress.add_task("", total=len(jobs))
-        for (file, result), deviation_map in zip(jobs, deviation_maps, strict=True):
-            progress.update(bar, description=f"restoring {file.name}")
+        for job, deviation_map in jobs:
+            if job in failures:
+                continue
+            progress.update(bar, description=f"restoring {job}")
             start = time.perf_counter()
-            with naming(file):
-                picture = pictures.read(file, None)
+            with failures.of(job):
+                picture = pictures.read(job)
                 done = photographs.restore_photograph(
                     picture,
                     task,
@@ -234,6 +330,8 @@ def restore(
                     align="corner",  # the kernel has been moved already
                     mask=degradation.mask,
                     noise_std=sigma,
+                    noise_gain=noise_gain / GREY_LEVELS,
+                    value_range=values,
                     boundary=boundary,
                     prior=model,
                     resize=resize,
@@ -241,26 +339,99 @@ def restore(
                     quality=quality,
                     **changes,
                 )
-            pictures.forget(file)
-            seconds = time.perf_counter() - start
-            progress.advance(bar)
-            if done.status is hj.Status.NOT_FINITE:
-                failed += 1
-                complain(f"{file}: the iteration diverged after {done.iterations} steps; {result} was not written")
-                continue
-            hj.write_photograph(result, done.image, overwrite=overwrite)
-            typer.echo(f"{result}: {_in_words(done, seconds)}{_quality(picture, done, _reference_of(reference, file))}")
-            failed += strict and bool(done.warnings)
-            for warning in done.warnings:
-                typer.echo(f"{file}: {warning}", err=True)
-            if deviation_map is None:
-                continue
-            if done.deviation is None:
-                failed += 1
-                complain(f"{file}: the sampling diverged; {deviation_map} was not written")
-                continue
-            _write_map(deviation_map, done.deviation, overwrite)
-    return 1 if failed else 0
+                pictures.forget(job)
+                seconds = time.perf_counter() - start
+                progress.advance(bar)
+                where = "standard output" if job.result is None else job.result
+                if done.status is hj.Status.NOT_FINITE:
+                    failures.add(job, f"the iteration diverged after {done.iterations} steps; {where} was not written")
+                    continue
+                result = done.image._replace(metadata=hj.images.Metadata()) if strip else done.image
+                if job.result is None:
+                    _write_standard_output(result)
+                else:
+                    hj.write_photograph(job.result, result, overwrite=overwrite)
+                clean = _reference_of(reference, job.file)
+                say(f"{where}: {_in_words(done, seconds)}{_missing(observed)}{_quality(picture, done, clean)}")
+                for warning in done.warnings:
+                    typer.echo(f"{job}: {warning}", err=True)
+                if strict and done.warnings:
+                    failures.count += 1
+                if deviation_map is not None and done.deviation is None:
+                    failures.add(job, f"the sampling diverged; {deviation_map} was not written")
+                    continue
+                if deviation_map is not None and done.deviation is not None:
+                    _write_map(deviation_map, done.deviation, overwrite)
+                if plan.several:
+                    manifest.add(job, noise_std=round(GREY_LEVELS * done.noise_std, 3), warnings=list(done.warnings))
+    return failures.exit_code()
+
+
+class _Failures:
+    """What could not be restored: the first ends the command, or all are named at the end."""
+
+    def __init__(self, keep_going: bool) -> None:
+        self._keep_going = keep_going
+        self._sentences: dict[folders.Job, str] = {}
+        self.count = 0
+
+    def __contains__(self, job: folders.Job) -> bool:
+        return job in self._sentences
+
+    @contextmanager
+    def of(self, job: folders.Job) -> Iterator[None]:
+        """Put the file's name before what is wrong with it; with --keep-going remember it."""
+        try:
+            with naming(str(job)):
+                yield
+        except (ValueError, OSError) as error:
+            if not self._keep_going:
+                raise
+            self._sentences[job] = str(error)
+
+    def add(self, job: folders.Job, sentence: str) -> None:
+        """What is no mistake of the user's is said now."""
+        self.count += 1
+        complain(f"{job}: {sentence}")
+
+    def exit_code(self) -> int:
+        """Say what is left, and 1 if anything failed."""
+        for sentence in self._sentences.values():
+            complain(sentence)
+        return 1 if self.count or self._sentences else 0
+
+
+def _missing(observed: np.ndarray | None) -> str:
+    """What share of a picture was missing, in words."""
+    if observed is None:
+        return ""
+    return f"; {1 - observed.mean():.1%} was missing{' (the channels differ)' if observed.ndim == 3 else ''}"
+
+
+def _check_turned(picture: hj.images.Image, mask: Path | None) -> None:
+    """Refuse a picture that EXIF turns and a mask that it does not, for nobody knows which way that was made."""
+    if mask is None or picture.orientation == 1:
+        return
+    if hj.images.read_image(mask).orientation != picture.orientation:
+        raise ValueError(
+            f"expected a mask turned like the picture (EXIF orientation {picture.orientation}), got one that is not; "
+            "save the picture upright and make the mask for that"
+        )
+
+
+def _write_standard_output(image: hj.images.Image) -> None:
+    content = io.BytesIO()
+    hj.images.encode_image(
+        content, ".png", image.pixels, bit_depth=image.bit_depth, alpha=image.alpha, metadata=image.metadata
+    )
+    sys.stdout.buffer.write(content.getbuffer())
+    sys.stdout.buffer.flush()
+
+
+def _digest(value: Any) -> str:
+    """Of a setting or an array, for the manifest."""
+    content = value.tobytes() if hasattr(value, "tobytes") else repr(value).encode()
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 class _Pictures:
@@ -269,18 +440,18 @@ class _Pictures:
     LARGEST = 2**30
 
     def __init__(self) -> None:
-        self._kept: dict[Path, hj.images.Image] = {}
+        self._kept: dict[folders.Job, hj.images.Image] = {}
 
-    def read(self, file: Path, side: int | None) -> hj.images.Image:
-        picture = self._kept.get(file) or hj.read_photograph(file)
+    def read(self, job: folders.Job) -> hj.images.Image:
+        if (picture := self._kept.get(job)) is None:
+            source: Any = job.source
+            picture = hj.read_photograph(source, page=job.page)
         if sum(kept.pixels.nbytes for kept in self._kept.values()) + picture.pixels.nbytes <= self.LARGEST:
-            self._kept[file] = picture
-        from hvae_jax.photographs import fit
+            self._kept[job] = picture
+        return picture
 
-        return fit(picture, side)
-
-    def forget(self, file: Path) -> None:
-        self._kept.pop(file, None)
+    def forget(self, job: folders.Job) -> None:
+        self._kept.pop(job, None)
 
 
 def _data_step_solver(name: str | None, cg_steps: int | None) -> Any:
@@ -305,37 +476,18 @@ def _in_words(done: hj.Restored, seconds: float) -> str:
     return f"{how} in {count}, {seconds:.1f} s; noise {GREY_LEVELS * done.noise_std:.2f} of {GREY_LEVELS}{estimated}"
 
 
-def _plan(inputs: Sequence[Path], out: Path, overwrite: bool) -> list[tuple[Path, Path]]:
-    """The images and where their results go, all of them checked."""
-    files = [file for path in inputs for file in hj.images.list_images(path)]
-    several = len(inputs) > 1 or inputs[0].is_dir()
-    if several and not out.is_dir() and out.suffix.lower() in hj.images.SUFFIXES:
-        raise ValueError(f"{out}: expected a folder for several images, got the name of a file")
-    if out.suffix and not several and not out.is_dir():
-        results = [out]
-    else:
-        kept = (".png", ".tif", ".tiff", ".npy")
-        results = [out / (file.name if file.suffix.lower() in kept else f"{file.stem}.png") for file in files]
-    sources = {file.resolve() for file in files}
-    for result in results:
-        if results.count(result) > 1:
-            raise ValueError(f"{result}: expected a result of its own for each image, got two of this name")
-        if result.resolve() in sources:
-            raise ValueError(f"{result}: expected another file than the input, got the same")
-        hj.images.check_writable(result, overwrite)
-    return list(zip(files, results, strict=True))
-
-
 def _plan_maps(
-    inputs: Sequence[Path], uncertainty: Path | None, overwrite: bool, jobs: Sequence[tuple[Path, Path]]
+    inputs: Sequence[str], uncertainty: str | None, plan: folders.Plan, *, recursive: bool, pages: bool
 ) -> list[Path | None]:
     """Where the deviation map of each image goes, checked; None where none is asked for."""
     if uncertainty is None:
-        return [None] * len(jobs)
-    maps = [target for _, target in _plan(inputs, uncertainty, overwrite)]
-    results = {result.resolve() for _, result in jobs}
+        return [None] * len(plan.jobs)
+    if uncertainty == folders.STANDARD:
+        raise ValueError("expected a file or a folder for --uncertainty, got -")
+    maps = [job.result for job in folders.plan(inputs, uncertainty, recursive=recursive, pages=pages).jobs]
+    results = {job.result.resolve() for job in plan.jobs if job.result is not None}
     for target in maps:
-        if target.resolve() in results:
+        if target is not None and target.resolve() in results:
             raise ValueError(f"{target}: expected another file for --uncertainty than for --out, got the same")
     return [*maps]
 
@@ -349,8 +501,8 @@ def _write_map(path: Path, deviation: np.ndarray, overwrite: bool) -> None:
     typer.echo(f"{path}: posterior deviation {GREY_LEVELS * deviation.mean():.2f} of {GREY_LEVELS} on average{scale}")
 
 
-def _reference_of(reference: Path | None, file: Path) -> Path | None:
-    return reference / file.name if reference is not None and reference.is_dir() else reference
+def _reference_of(reference: Path | None, file: Path | None) -> Path | None:
+    return reference / file.name if reference is not None and file is not None and reference.is_dir() else reference
 
 
 def _check_reference(path: Path, shape: tuple[int, ...], side: int | None) -> None:

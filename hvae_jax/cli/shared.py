@@ -22,8 +22,8 @@ GREY_LEVELS = 255
 TaskOption = Annotated[
     str,
     typer.Option(
-        metavar="deblur|sr|inpaint|denoise",
-        help="What happened to the image: blur, loss of resolution, holes, noise.",
+        metavar="deblur|sr|inpaint|denoise|jpeg",
+        help="What happened to the image: blur, loss of resolution, holes, noise, JPEG compression.",
     ),
 ]
 KernelOption = Annotated[
@@ -31,8 +31,8 @@ KernelOption = Annotated[
     typer.Option(
         metavar="KERNEL",
         help="Blur kernel: gaussian:WIDTH (standard deviation in pixels), motion:LENGTH,ANGLE (pixels, degrees "
-        "counter-clockwise from the horizontal), disk:RADIUS (out of focus), box:SIDE, or a file (.npy, .npz, .txt, "
-        ".csv or an image), its centre at half its size, rounded down. Needed by deblur; "
+        "counter-clockwise from the horizontal), disk:RADIUS (out of focus), box:SIDE, or a file (.npy, .npz, .mat, "
+        ".txt, .csv, .fits or an image). A kernel in a file is centred. Needed by deblur; "
         "for sr the default is the average over FACTOR x FACTOR pixels.",
     ),
 ]
@@ -48,6 +48,15 @@ AlignOption = Annotated[
         "programs reduce pictures; corner, as simulated data often is.",
     ),
 ]
+KeepOriginOption = Annotated[
+    bool,
+    typer.Option(
+        "--keep-origin",
+        help="Do not centre a kernel from a file: its centre is at half its size, rounded down. One whose centre of "
+        "mass is elsewhere moves the picture.",
+    ),
+]
+InvertMaskOption = Annotated[bool, typer.Option("--invert-mask", help="The mask is white where a pixel is missing.")]
 MaskOption = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="For inpaint: an image of the same size, white where a pixel was observed."),
@@ -77,6 +86,16 @@ def load_prior(name: str | None) -> hj.Prior:
 def parse_noise_std(text: str) -> float | None:
     """A deviation in the images' unit, or None for auto."""
     return None if text == "auto" else scaled("--noise-std", _number("--noise-std", text), zero=True)
+
+
+def parse_range(text: str) -> tuple[float, float] | None:
+    """Two numbers, or None for auto."""
+    if text == "auto":
+        return None
+    numbers = parse_numbers("--range", text)
+    if len(numbers) != 2:
+        raise ValueError(f"expected --range as two numbers, LOW,HIGH, or auto, got {text}")
+    return numbers[0], numbers[1]
 
 
 def parse_temperature(text: str, levels: int) -> Any:
@@ -187,10 +206,9 @@ def run(app: typer.Typer, name: str, arguments: Sequence[str] | None) -> int:
 
 
 @contextmanager
-def naming(file: Path) -> Iterator[None]:
-    """Put the file's name before what is wrong with it."""
+def naming(name: str) -> Iterator[None]:
+    """Put a file's name before what is wrong with it."""
     try:
         yield
     except ValueError as error:
-        name = str(file)
         raise ValueError(str(error) if str(error).startswith(name) else f"{name}: {error}") from error

@@ -1,7 +1,7 @@
 """What a real photograph needs around the method: files, borders, noise, kernels, masks (NumPy only)."""
 
 from hvae_jax.images.borders import Box, crop, extend_periodic, fit_square, pad_to_multiple
-from hvae_jax.images.formats import SUFFIXES, ImageError, list_images, survey
+from hvae_jax.images.formats import SUFFIXES, ImageError, Source, list_images, survey
 from hvae_jax.images.kernels import Kernel, parse_kernel, read_kernel, read_kernels
 from hvae_jax.images.masks import make_mask, read_mask
 from hvae_jax.images.metadata import Metadata
@@ -18,6 +18,7 @@ __all__ = [
     "Kernel",
     "Metadata",
     "NoiseEstimate",
+    "Source",
     "Squares",
     "check_writable",
     "count_pages",
