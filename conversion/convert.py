@@ -1,18 +1,24 @@
 """From a checkpoint file to a prior: what is in it, which architecture it is of, and the prior's directory."""
 
+import atexit
+import contextlib
 import dataclasses
 import datetime
 import functools
+import gzip
 import hashlib
 import importlib.metadata
 import json
+import shutil
+import tempfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 
-from conversion import torch_file
+from conversion import safetensors, torch_file
 from conversion.families import LAYOUTS
 from conversion.mapping import assemble, expand, mismatches
 from conversion.torch_file import CheckpointError, Tensor
@@ -69,7 +75,7 @@ def read(path: str | Path, preset: str | None = None, weights: Weights | None = 
         ValueError: the preset is unknown, or needed and not given.
     """
     path = Path(path)
-    content = torch_file.load(path)
+    content = _load(path)
     state, taken = _select(path, content, weights)
     shapes = {name: tensor.shape for name, tensor in state.items()}
     family = next((name for name, layout in LAYOUTS.items() if any(n.startswith(layout.prefix) for n in shapes)), None)
@@ -131,6 +137,38 @@ def to_prior(checkpoint: Checkpoint) -> Prior:
     return Prior(params, FAMILIES[checkpoint.family].model(checkpoint.config), metadata)
 
 
+UNPACKED_LIMIT = 32 << 30
+"""Bytes of a compressed file's content beyond which it is refused."""
+
+
+def _load(path: Path) -> Any:
+    """What a file holds, whichever of the formats it is in."""
+    head = b""
+    with contextlib.suppress(OSError), path.open("rb") as file:  # the reader says what is wrong
+        head = file.read(2)
+    if path.suffix.lower() == ".safetensors":
+        return safetensors.load(path)
+    if head != b"\x1f\x8b":
+        return torch_file.load(path)
+    # Unpacked until the program ends, for the numbers are read later.
+    folder = tempfile.mkdtemp(prefix="hvae-jax-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    unpacked = Path(folder) / path.stem
+    try:
+        with gzip.open(path) as source, unpacked.open("wb") as target:
+            while chunk := source.read(1 << 20):
+                if target.tell() > UNPACKED_LIMIT:
+                    raise CheckpointError(f"{path} unpacks to more than {UNPACKED_LIMIT} bytes")
+                target.write(chunk)
+    except (OSError, EOFError, zlib.error) as error:
+        raise CheckpointError(f"{path} is a damaged gzip file: {error}") from None
+    return _load(unpacked)
+
+
+WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net", "network", "params", "weights")
+"""Where training programs put a state dict in a checkpoint."""
+
+
 def _select(path: Path, content: Any, weights: Weights | None) -> tuple[Mapping[str, Tensor], Weights | None]:
     """The state dict in a file: all of it, or one of a training checkpoint's."""
     if not isinstance(content, dict):
@@ -142,6 +180,10 @@ def _select(path: Path, content: Any, weights: Weights | None) -> tuple[Mapping[
             other = "raw" if taken == "ema" else "ema"
             raise CheckpointError(f"{path} holds no {taken} weights (no {key}); give --weights {other}")
         content = content[key]
+    while isinstance(content, dict) and (
+        inner := next((k for k in WRAPPERS if isinstance(content.get(k), dict)), None)
+    ):
+        content = content[inner]
     if not isinstance(content, dict) or not content or any(not isinstance(v, Tensor) for v in content.values()):
         kinds = content if isinstance(content, dict) else {type(content).__name__: None}
         raise CheckpointError(
@@ -150,9 +192,17 @@ def _select(path: Path, content: Any, weights: Weights | None) -> tuple[Mapping[
         )
     if bad := [name for name in content if not str(name).isprintable()]:  # they would reach the terminal
         raise CheckpointError(f"{path} has a tensor named {str(bad[0])[:60]!r}, expected printable names")
-    if all(str(name).startswith("module.") for name in content):  # saved under distributed data parallel
-        content = {name.removeprefix("module."): tensor for name, tensor in content.items()}
-    return {str(name): tensor for name, tensor in content.items()}, taken
+    return _unwrapped({str(name): tensor for name, tensor in content.items()}), taken
+
+
+def _unwrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names without what all of them begin with (module., model., _orig_mod., ...), up to a known family's names."""
+    shorter = state
+    while not any(name.startswith(layout.prefix) for name in shorter for layout in LAYOUTS.values()):
+        if len({name.partition(".")[0] for name in shorter}) != 1 or any("." not in name for name in shorter):
+            return state
+        shorter = {name.partition(".")[2]: tensor for name, tensor in shorter.items()}
+    return shorter
 
 
 def _architecture(family: str, state: Mapping[str, Tensor], preset: str | None) -> tuple[str | None, Any, list[str]]:

@@ -184,7 +184,13 @@ def _load(file: _BoundedReader, path: str) -> Any:
     if not head:
         raise CheckpointError("is empty, expected a PyTorch checkpoint")
     if head[257:262] == b"ustar":
-        raise CheckpointError("is in the tar format of PyTorch < 0.1.10; load it and save it again with a newer one")
+        if head[:100].rstrip(b"\0") in (b"sys_info", b"storages", b"tensors", b"pickle"):
+            raise CheckpointError(
+                "is in the tar format of PyTorch < 0.1.10; load it and save it again with a newer one"
+            )
+        raise CheckpointError("is a tar archive that PyTorch did not write; unpack it and give the checkpoint in it")
+    if head.startswith(b"version https://git-lfs"):
+        raise CheckpointError("is a Git LFS pointer and not the file; run git lfs pull")
     if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         raise CheckpointError("looks like a web page, expected a PyTorch checkpoint; the download may have failed")
     raise CheckpointError(f"is not a PyTorch checkpoint: expected a zip archive or a pickle, got {head[:8]!r}...")

@@ -1,5 +1,6 @@
 """From a checkpoint to a prior: exact coverage, the architecture, provenance, and the command line."""
 
+import gzip
 import hashlib
 import json
 import os
@@ -247,6 +248,59 @@ def command(module, *arguments, cwd):
     line = [sys.executable, "-m", module, *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@FAMILIES
+@pytest.mark.parametrize("prefix", ["module.", "module.module.", "model.", "_orig_mod.module.", ""])
+def test_wrappers_of_training_programs(family, prefix):
+    """Lightning's and others' checkpoints, wrapped modules: the same tensors under their own names."""
+    state = dict(read(GOLDEN / OFFICIAL[family][0], OFFICIAL[family][1]).state)
+    wrapped = {f"{prefix}{name}": tensor for name, tensor in state.items()}
+    for content in (wrapped, {"state_dict": wrapped, "epoch": 3}, {"model": {"state_dict": wrapped}, "optimizer": {}}):
+        assert convert._select(Path("a.ckpt"), content, None) == (state, None)
+
+
+def safetensors_file(arrays: dict[str, np.ndarray]) -> bytes:
+    header, numbers = {"__metadata__": {"format": "pt"}}, b""
+    for name, array in arrays.items():
+        content = array.astype(np.float32).tobytes()
+        place = [len(numbers), len(numbers) + len(content)]
+        header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": place}
+        numbers += content
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + numbers
+
+
+def test_safetensors_and_gzip(tmp_path):
+    state, preset = golden("patch_vdvae")
+    (tmp_path / "a.safetensors").write_bytes(safetensors_file(state))
+    file = OFFICIAL["patch_vdvae"][0]
+    (tmp_path / "a.pth.gz").write_bytes(gzip.compress((GOLDEN / file).read_bytes()))
+    expected = to_prior(read(GOLDEN / file, preset)).params
+    for name in ("a.safetensors", "a.pth.gz"):
+        prior = to_prior(read(tmp_path / name, preset))
+        jax.tree.map(np.testing.assert_array_equal, prior.params, expected)
+        assert prior.info["provenance"]["source"] == name
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "damaged or no safetensors file"),
+        (bytes(7) + b"\1" + bytes(10), "declares a header of"),
+        ((5).to_bytes(8, "little") + b"[1,2]" + bytes(9), "a header that is no object"),
+        (safetensors_file({"a": np.zeros(4)})[:-1], "a tensor of shape"),
+        (safetensors_file({"a": np.zeros(4)}).replace(b"[4]", b"[9]"), "a tensor of shape"),
+        (safetensors_file({"a": np.zeros(4)}).replace(b'"F32"', b'"X32"'), "X32"),
+    ],
+)
+def test_damaged_safetensors(tmp_path, content, sentence):
+    (tmp_path / "a.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match=sentence):
+        read(tmp_path / "a.safetensors")
+    (tmp_path / "a.gz").write_bytes(gzip.compress(bytes(1000))[:-9])
+    with pytest.raises(CheckpointError, match="a damaged gzip file"):
+        read(tmp_path / "a.gz")
 
 
 @pytest.mark.parametrize(

@@ -465,10 +465,15 @@ FORGED = {
     ),
     "protocol": (legacy_file(tensor(), protocol=put(1000)), "has protocol 1000, expected 1001"),
     "plain pickle": (pickle.dumps({"a": 1}, 2), "is a pickle that torch.save did not write"),
+    "another tar": (
+        b"weights.pth".ljust(257, b"\0") + b"ustar\0",
+        "is a tar archive that PyTorch did not write; unpack",
+    ),
+    "lfs": (b"version https://git-lfs.github.com/spec/v1", "is a Git LFS pointer and not the file; run git lfs pull"),
     "tar": (b"sys_info".ljust(257, b"\0") + b"ustar\0", "is in the tar format of PyTorch < 0.1.10"),
     "empty": (b"", "is empty, expected a PyTorch checkpoint"),
     "PNG": (b"\x89PNG\r\n\x1a\n", r"expected a zip archive or a pickle, got b'\x89PNG\r\n\x1a\n'..."),
-    "text": (b"version https://git-lfs", "expected a zip archive or a pickle, got b'version '..."),
+    "text": (b"version of a text", "expected a zip archive or a pickle, got b'version '..."),
     "web page": (b"\n<!DOCTYPE html><html>", "looks like a web page, expected a PyTorch checkpoint; the download may"),
 }
 """Files that torch.save did not write, and why they are refused."""
