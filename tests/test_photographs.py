@@ -15,6 +15,7 @@ from hvae_jax.images import estimate_noise
 from hvae_jax.metrics import psnr
 from hvae_jax.photographs import restoring
 from hvae_jax.photographs.checking import Noise
+from hvae_jax.photographs.posing import to_display, to_linear
 
 DATA = Path(__file__).parent / "data"
 
@@ -304,3 +305,21 @@ def test_noise_of_its_own_for_each_channel_and_pixel(photo):
     y = (photo + np.sqrt(gain * photo) * rng.standard_normal(photo.shape)).astype(np.float32)
     done = hj.restore_photograph(y, "denoise", noise_std=0.001, noise_gain=gain)
     assert psnr(done.image.pixels, photo) > psnr(y, photo) + 4
+
+
+def test_blur_of_light(photo):
+    """A camera blurs light: undone in light it is better than in samples."""
+    light = images.Image(to_linear(photo), None, 8)
+    y = to_display(hj.degrade_photograph(light, "deblur", kernel="disk:3", boundary="natural").pixels)
+    y = np.rint(255 * y + 2 * np.random.default_rng(0).standard_normal(y.shape)).clip(0, 255).astype(np.float32) / 255
+    clean = photo[3:-3, 3:-3]
+    gains = {
+        how: psnr(
+            hj.restore_photograph(images.Image(y, None, 8), "deblur", kernel="disk:3", light=how).image.pixels, clean
+        )
+        - psnr(y, clean)
+        for how in ("display", "linear")
+    }
+    assert gains["linear"] > gains["display"] > 0.5
+    values = np.linspace(-0.2, 1.4, 99, dtype=np.float32)
+    np.testing.assert_allclose(to_display(to_linear(values)), values, atol=1e-5)

@@ -29,7 +29,19 @@ from hvae_jax.photographs.checking import (
     unexplained,
 )
 from hvae_jax.photographs.degradation import Degradation
-from hvae_jax.photographs.posing import Posed, check, enlarge, fit, fitting_side, pose, pose_jpeg, range_of
+from hvae_jax.photographs.posing import (
+    LIGHTS,
+    Posed,
+    check,
+    enlarge,
+    fit,
+    fitting_side,
+    pose,
+    pose_jpeg,
+    range_of,
+    to_display,
+    to_linear,
+)
 from hvae_jax.prior import Prior, load_prior
 from hvae_jax.restoration import (
     RestoreConfig,
@@ -80,6 +92,7 @@ def restore_photograph(
     noise_gain: float = 0.0,
     boundary: str = "natural",
     value_range: tuple[float, float] | None = None,
+    light: str = "display",
     prior: Prior | None = None,
     resize: bool = False,
     uncertainty: Array | None = None,
@@ -103,6 +116,8 @@ def restore_photograph(
         boundary: what a blur sees beyond the borders. "natural": more of the scene; "circular": the other side.
         value_range: the values that are black and white, for float pictures that are not in [0, 1]; None to find out.
             The result is in the picture's own values, σ in the unit of black to white.
+        light: of a blur or a loss of resolution, what was averaged: "linear", the light itself, as in a camera, or
+            "display", the file's samples, as in most programs and simulations.
         prior: by default the bundled one.
         resize: for a prior of one size: cut the middle square out and scale it to fit.
         uncertainty: a key of `jax.random`, to draw from the posterior too; None for no `deviation`.
@@ -125,6 +140,8 @@ def restore_photograph(
     prior = load_prior() if prior is None else prior
     if quality not in QUALITIES:
         raise ValueError(f"expected a quality of {', '.join(QUALITIES)}, got {quality!r}")
+    if light not in LIGHTS:
+        raise ValueError(f"expected a light of {' or '.join(LIGHTS)}, got {light!r}")
     if not 0 <= noise_gain <= 1:
         raise ValueError(f"expected a noise_gain from 0 to 1, got {noise_gain:g}")
     check_changes(prior, changes)
@@ -137,6 +154,9 @@ def restore_photograph(
         image = image._replace(pixels=values.to_unit(image.pixels))
         if value_range is None:
             warnings.append(f"the values were taken to reach from {values.low:g} to {values.high:g} (black and white)")
+    is_linear = light == "linear" and task in ("deblur", "sr")
+    if is_linear:
+        image = image._replace(pixels=to_linear(image.pixels))
     hidden = hidden_pixels(image)
 
     def solve(posed: Posed, std: float) -> Solved:
@@ -172,6 +192,8 @@ def restore_photograph(
         if draws.status != Status.NOT_FINITE:
             deviation = posed.finish(draws.std).mean(axis=-1)
     alpha = None if image.alpha is None else np.clip(enlarge(image.alpha, degradation.factor), 0, 1)
+    if is_linear:
+        pixels = to_display(pixels)
     if values is not None:
         pixels = values.from_unit(pixels)
     return Restored(
