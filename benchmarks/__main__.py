@@ -20,6 +20,7 @@ from benchmarks.command import AddOption, exit_code, names_of
 EXPERIMENTS = (
     "final",
     "real",
+    "jpeg",
     "faces",
     "deblurring",
     "inpainting",
