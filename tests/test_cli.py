@@ -243,10 +243,8 @@ def test_a_folder_run_goes_on_where_it_was(folder, tiny, run):
     assert results[1].exists()
     assert [results[i].stat().st_mtime_ns for i in (0, 2)] == [before[0], before[2]]
     # Other settings, or another picture of this name: not done.
-    assert (
-        "exists and overwriting was not asked for"
-        in run("restore", "in", "--out", "new/", "-r", *options, "--strip")[2]
-    )
+    again = ("restore", "in", "--out", "new/", "-r", *options)
+    assert "exists and overwriting was not asked for" in run(*again, "--strip")[2]
     images.write_image("in/a.png", rng.random((16, 16, 3)), overwrite=True)
     assert "new/a.png: expected a new file" in run(*again)[2]
 

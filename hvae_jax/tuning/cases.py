@@ -85,7 +85,7 @@ def pose(
     """Degrade images for a task; kernels and masks take turns.
 
     Args:
-        task: of `TASKS`.
+        task: of `settings.TUNED`.
         factor: of super-resolution, else None.
         sigma: the noise's deviation in grey levels of 255.
         images: the clean images.

@@ -15,11 +15,13 @@ from jaxtyping import Float
 from hvae_jax.files import Journal
 from hvae_jax.images import Squares
 from hvae_jax.images.formats import FilePath
-from hvae_jax.photographs.degradation import TASKS
 from hvae_jax.prior import Prior, load_prior, update_prior
 from hvae_jax.restoration.recommended import tables_of
 from hvae_jax.tuning.cases import FACTORS, Case, pose, tuning_kernels
 from hvae_jax.tuning.search import ONCE, START, STEPS, Row, Scores, search
+
+TUNED = ("deblur", "sr", "inpaint", "denoise")
+"""Tasks with settings of their own; that of JPEG artefacts takes those of deblurring."""
 
 NOISE_LEVELS = (2.55, 7.65, 12.75, 25.5)
 """In grey levels of 255."""
@@ -72,7 +74,7 @@ def tune(
     images: Squares,
     folder: FilePath,
     *,
-    tasks: Sequence[str] = TASKS,
+    tasks: Sequence[str] = TUNED,
     noise_levels: Sequence[float] = NOISE_LEVELS,
     kernels: Float[np.ndarray, "K h w"] | None = None,
     seed: int = 0,
@@ -87,7 +89,7 @@ def tune(
         images: photographs that it was not trained on; their sides are a multiple of the prior's.
         folder: where all that is measured is kept, in `measured.jsonl`: with the same arguments a search that was
             interrupted goes on where it was.
-        tasks: of `TASKS`.
+        tasks: of `TUNED`.
         noise_levels: σ in grey levels of 255, increasing.
         kernels: of deblurring; by default those of `tuning_kernels`.
         seed: of masks and noise, at least 0.
@@ -141,8 +143,8 @@ def _check(
     kernels: Float[np.ndarray, "K h w"],
 ) -> None:
     """ValueError for what `tune` cannot do; see there."""
-    if not tasks or (unknown := [task for task in tasks if task not in TASKS]):
-        raise ValueError(f"expected tasks of {', '.join(TASKS)}, got {unknown[0] if tasks else 'none'!r}")
+    if not tasks or (unknown := [task for task in tasks if task not in TUNED]):
+        raise ValueError(f"expected tasks of {', '.join(TUNED)}, got {unknown[0] if tasks else 'none'!r}")
     above = [0.0, *noise_levels]
     if not noise_levels or not all(0 <= a < b < math.inf for a, b in itertools.pairwise(above)):
         raise ValueError(f"expected noise levels above 0 that increase, got {list(noise_levels)}")
@@ -185,7 +187,7 @@ def write_settings(directory: FilePath, prior: Prior, tables: Mapping[str, list[
     known: dict[str, Any] = tables_of(now)
     if "deblur" in tables and (default := known.pop("default", None)):
         shared = [{name: row[name] for name in row if not name.startswith("validation_")} for row in default]
-        known = dict.fromkeys(TASKS, shared) | known
+        known = dict.fromkeys(TUNED, shared) | known
     before = now.info.get("settings_measured_on")
     if set(known) - set(tables) and before != measured_on:  # then it is not what all tables were measured on
         measured_on = f"{measured_on} ({', '.join(tables)})" + (f"; before that, {before}" if before else "")
