@@ -21,7 +21,8 @@ KERNEL = np.outer([1, 2, 1], [1, 2, 1]) / 16.0
 PLAIN = RestoreConfig(temperature=0.9, decoder_std=0.1, max_iterations=6, stop=Residual(0.0))
 
 
-@pytest.mark.parametrize("family", ["vdvae", pytest.param("patch_vdvae", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["vdvae", "patch_vdvae"])
 def test_official_baseline(family):
     prior = official_prior("float32", family)
     if family == "vdvae":  # the official baseline does not shift the decoded mean

@@ -286,6 +286,7 @@ def test_values_of_another_range_come_back(photo):
         hj.restore_photograph(y, "denoise", value_range=(1.0, 0.0))
 
 
+@pytest.mark.slow
 def test_noise_of_its_own_for_each_channel_and_pixel(photo):
     rng = np.random.default_rng(0)
     sigma = np.array([2, 2, 20]) / 255
@@ -307,6 +308,7 @@ def test_noise_of_its_own_for_each_channel_and_pixel(photo):
     assert psnr(done.image.pixels, photo) > psnr(y, photo) + 4
 
 
+@pytest.mark.slow
 def test_blur_of_light(photo):
     """A camera blurs light: undone in light it is better than in samples."""
     light = images.Image(to_linear(photo), None, 8)
