@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import os
+import pathlib
 import sys
 
 # Nearly all of the tests' time is compiling, of which this saves a third. Set it empty to test what users run.
@@ -32,11 +33,27 @@ def pytest_terminal_summary(terminalreporter):
 def forget_compiled_programs():
     """Modules share few programs, and those of all of them would take several GB of a worker's memory."""
     yield
+    forget()
+
+
+def forget():
     jax.clear_caches()
     gc.collect()
     # Compiling leaves hundreds of MB in pieces that glibc keeps unless it is told to return them.
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)
+
+
+MOST_MEMORY = 1.5e9
+"""Bytes of a worker above which it forgets its compiled programs within a module, too."""
+
+
+@pytest.fixture(autouse=True)
+def bound_memory():
+    yield
+    statistics = pathlib.Path("/proc/self/statm")
+    if statistics.exists() and int(statistics.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > MOST_MEMORY:
+        forget()
 
 
 @pytest.fixture(scope="session")

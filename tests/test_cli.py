@@ -111,7 +111,7 @@ def contents(folder):
 # What it does
 
 
-@pytest.mark.parametrize("boundary", ["circular", "natural"])
+@pytest.mark.parametrize("boundary", [pytest.param("circular", marks=pytest.mark.slow), "natural"])
 def test_degrade_and_restore_improves_the_image(tmp_path, photo, run, boundary):
     kernel_side = 11
     scene = photo[60:, 80:][: 112 if boundary == "circular" else 100 + kernel_side - 1]

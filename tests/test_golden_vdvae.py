@@ -44,7 +44,7 @@ def test_encoder_activations(golden, setting):
         close(activation, golden[f"act_{activation.shape[1]}"], bar)
 
 
-@pytest.mark.parametrize("schedule", ["const", "lin"])
+@pytest.mark.parametrize("schedule", ["const", pytest.param("lin", marks=pytest.mark.slow)])
 def test_algorithm_1(golden, setting, schedule):
     prior, bar, dtype = setting
     x, tau = jnp.asarray(golden["x"], dtype), golden[f"T_{schedule}"]

@@ -96,6 +96,7 @@ def test_training_on_iterates_with_muon(images, monkeypatch):
     assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])
 
 
+@pytest.mark.slow
 def test_muon_orthogonalizes_each_kernel():
     """A first step's kernels have similar singular values, level by level; biases take Adam's step."""
     params = jax.eval_shape(PatchVDVAE(CONFIG).initialize, jax.random.key(0))

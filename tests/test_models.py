@@ -87,7 +87,7 @@ def test_program_does_not_grow_with_depth(rule, make):
     [
         tiny_config(),
         tiny_config(space_to_depth=2, noise_conditional=True),
-        tiny_config(auxiliary_heads=True, activation="relu"),
+        pytest.param(tiny_config(auxiliary_heads=True, activation="relu"), marks=pytest.mark.slow),
         tiny_vdvae_config(),
     ],
     ids=["patch", "conditional", "auxiliary", "vdvae"],

@@ -50,7 +50,11 @@ def linear_gaussian(weight, bias, gamma):
 
 @pytest.mark.parametrize(
     ("name", "temperature", "beta"),
-    [(name, 1.0, 1.0) for name in OPERATORS] + [("Blur", 0.7, 0.8)],
+    [
+        ("Linear", 1.0, 1.0),
+        ("Blur", 0.7, 0.8),
+        *(pytest.param(name, 1.0, 1.0, marks=pytest.mark.slow) for name in OPERATORS if name != "Linear"),
+    ],
 )
 def test_closed_form_posterior_of_a_linear_gaussian_prior(name, temperature, beta):
     """z ~ N(0, τ²), x|z ~ N(w z + b, γ²/β): x ~ N(b, w²τ² + γ²/β), so p(x|y) is Gaussian with known moments."""

@@ -373,6 +373,7 @@ def test_bad_step_is_skipped_and_counted(store, config, start, damage):
     assert_same(state[1:4], before[1:4])  # parameters, average, optimizer
 
 
+@pytest.mark.slow
 def test_bfloat16_is_near_float32(config, start, monkeypatch):
     images = jax.random.uniform(jax.random.key(1), (4, 16, 16, 3))
 
@@ -508,6 +509,7 @@ def test_killed_run_resumes_to_the_same_bits(straight, config, start, photograph
     assert_as_straight(out, straight(config), config)
 
 
+@pytest.mark.slow
 def test_interrupted_run_resumes_to_the_same_bits(straight, config, start, photographs, tmp_path, monkeypatch):
     """As by Ctrl-C, then as by a batch system, in the middle of a step."""
 
