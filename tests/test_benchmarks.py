@@ -68,6 +68,7 @@ def check(found):
         assert next(csv.reader(file)) == found["tables"][0]["columns"]
 
 
+@pytest.mark.slow
 def test_a_table_of_methods(run, monkeypatch):
     Path("mine.py").write_text("def half(y, A, noise_std):\n    return 0.5 + 0 * A.adjoint(y)\n")
     monkeypatch.setitem(sys.modules, "deepinv", None)  # as where the extra is not installed

@@ -485,6 +485,7 @@ with jax.default_device(jax.devices()[1]):
 """
 
 
+@pytest.mark.slow
 def test_killed_run_resumes_to_the_same_bits(straight, config, start, photographs, tmp_path):
     """On another device."""
     out, settings = tmp_path / "run", tmp_path / "config.json"
