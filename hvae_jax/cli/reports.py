@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import lazy_loader
 import typer
 
 import hvae_jax as hj
@@ -19,8 +18,6 @@ from hvae_jax.cli.shared import GREY_LEVELS, complain, naming
 
 if TYPE_CHECKING:  # imported when it is used, so that `--help` does not wait for it
     import numpy as np
-else:
-    np = lazy_loader.load("numpy")
 
 WHITE_STD = 25
 """The posterior deviation in grey levels that is white in the pictures of `--uncertainty`."""
@@ -157,6 +154,8 @@ def plan_maps(
 
 def write_map(path: Path, deviation: np.ndarray, overwrite: bool) -> None:
     """Write a deviation map and say how to read it."""
+    import numpy as np
+
     exact = path.suffix.lower() in (".npy", ".tif", ".tiff")
     picture = deviation if exact else np.clip(deviation * GREY_LEVELS / WHITE_STD, 0, 1)
     hj.images.write_image(path, picture, bit_depth=32 if exact else 8, overwrite=overwrite)

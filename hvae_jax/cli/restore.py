@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import lazy_loader
 import typer
 
 import hvae_jax as hj
@@ -50,9 +49,7 @@ from hvae_jax.cli.shared import (
 from hvae_jax.progress import progress_bar
 
 if TYPE_CHECKING:  # imported when it is used, so that `--help` does not wait for it
-    import numpy as np
-else:
-    np = lazy_loader.load("numpy")
+    pass
 
 MOST_NAMED = 5
 """Of the files that are skipped."""

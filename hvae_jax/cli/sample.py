@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import lazy_loader
 import typer
 
 import hvae_jax as hj
@@ -16,8 +15,6 @@ from hvae_jax.progress import progress_bar
 
 if TYPE_CHECKING:  # imported when it is used, so that `--help` does not wait for it
     import numpy as np
-else:
-    np = lazy_loader.load("numpy")
 
 
 def sample(
@@ -46,6 +43,7 @@ def sample(
         hj.images.check_writable(result, overwrite)
 
     import jax
+    import numpy as np
 
     model = load_prior(prior)
     tau = parse_temperature(temperature, model.levels)
@@ -71,6 +69,8 @@ def sample(
 
 def grid(pictures: Sequence[np.ndarray], gap: int = 2) -> np.ndarray:
     """Pictures of one size in rows, about as many as columns, on white."""
+    import numpy as np
+
     height, width, channels = pictures[0].shape
     columns = math.ceil(math.sqrt(len(pictures)))
     rows = math.ceil(len(pictures) / columns)
