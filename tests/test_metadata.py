@@ -12,6 +12,7 @@ from PIL.TiffImagePlugin import IFDRational
 
 from hvae_jax import images
 from hvae_jax.images import ImageError, Metadata
+from hvae_jax.images.jpeg import coefficients
 from hvae_jax.images.metadata import EXIF_IFD, GPS_IFD
 
 MAKE, ORIENTATION, EXPOSURE, WIDTH, HEIGHT = 0x010F, 0x0112, 0x829A, 0xA002, 0xA003
@@ -144,6 +145,17 @@ def test_other_formats(tmp_path, pixels):
         images.read_image(tmp_path / "lfs.png")
     with open(tmp_path / "a.bmp", "rb") as file:  # an open file, as from standard input
         np.testing.assert_array_equal(np.rint(255 * images.read_image(file).pixels), samples)
+
+
+def test_of_a_jpeg_with_several_pictures_the_first_is_read(tmp_path, pixels):
+    """As phones write them (MPO); its coefficients are those of the first, too."""
+    first, second = (PIL.Image.fromarray(np.rint(255 * x).astype(np.uint8)) for x in (pixels, 1 - pixels))
+    first.save(tmp_path / "phone.jpg", "MPO", save_all=True, append_images=[second], quality=50)
+    first.save(tmp_path / "one.jpg", quality=50)
+    several, one = (images.read_image(tmp_path / name) for name in ("phone.jpg", "one.jpg"))
+    np.testing.assert_array_equal(several.pixels, one.pixels)
+    found = [coefficients(photo.jpeg) for photo in (several, one)]
+    np.testing.assert_array_equal(found[0].values, found[1].values)
 
 
 def test_heic(tmp_path, pixels):

@@ -175,7 +175,7 @@ def _decode_pillow(source: Source, file: OpenFile) -> Image:
 
     # A file object: of a path Pillow maps uncompressed TIFF files, and then garbles those to be turned.
     with PIL.Image.open(file, formats=_PILLOW) as image:
-        if image.format != "TIFF" and image.format != "JPEG" and getattr(image, "is_animated", False):
+        if image.format in ("PNG", "WEBP", "AVIF") and getattr(image, "is_animated", False):
             raise ImageError(f"{name_of(source)}: expected a single picture, got an animation")
         found = around.of_pillow(image)
         # Pillow turns a TIFF upright while loading it, after which this tag is gone.
