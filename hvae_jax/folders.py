@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,7 @@ def plan(inputs: Sequence[str], out: str, *, recursive: bool = False, pages: boo
         files, others = hj.images.survey(path, recursive=recursive)
         found += [(file, file.relative_to(path) if path.is_dir() else Path(file.name)) for file in files]
         skipped += others
+    sources = {file.resolve() for file, _ in found}
     folder = Path(out)
     several = len(inputs) > 1 or Path(inputs[0]).is_dir()
     numbers = {file: hj.images.count_pages(file) if pages else 1 for file, _ in found}
@@ -106,7 +108,7 @@ def plan(inputs: Sequence[str], out: str, *, recursive: bool = False, pages: boo
     if several and not is_folder and folder.suffix.lower() in hj.images.SUFFIXES:
         raise ValueError(f"{folder}: expected a folder for several images, got the name of a file")
     if folder.suffix and not several and not is_folder:
-        return Plan((Job(found[0][0], None, _distinct(folder, found)),), tuple(skipped), False)
+        return Plan((_checked(Job(found[0][0], None, folder), sources),), tuple(skipped), False)
     jobs = []
     for file, name in found:
         suffix = name.suffix if name.suffix.lower() in KEPT else ".png"
@@ -114,7 +116,7 @@ def plan(inputs: Sequence[str], out: str, *, recursive: bool = False, pages: boo
         for page in range(count):
             ending = f"-{page + 1:0{len(str(count))}d}" if count > 1 else ""
             result = folder / name.with_name(f"{name.stem}{ending}{suffix}")
-            jobs.append(Job(file, page if count > 1 else None, _distinct(result, found)))
+            jobs.append(_checked(Job(file, page if count > 1 else None, result), sources))
     seen: set[Path | None] = set()
     for job in jobs:
         if job.result in seen:
@@ -123,11 +125,12 @@ def plan(inputs: Sequence[str], out: str, *, recursive: bool = False, pages: boo
     return Plan(tuple(jobs), tuple(skipped), several)
 
 
-def _distinct(result: Path, found: Iterable[tuple[Path, Path]]) -> Path:
+def _checked(job: Job, sources: Set[Path]) -> Job:
     """Refuse to write over an input."""
-    if result.exists() and any(result.resolve() == file.resolve() for file, _ in found):
-        raise ValueError(f"{result}: expected another file than the input, got the same")
-    return result
+    assert job.result is not None
+    if job.result.resolve() in sources:
+        raise ValueError(f"{job.result}: expected another file than the input, got the same")
+    return job
 
 
 class Manifest:
@@ -160,10 +163,6 @@ class Manifest:
         return self._journals[folder]
 
 
-_input: list[io.BytesIO] = []
-
-
+@functools.cache
 def _standard_input() -> io.BytesIO:
-    if not _input:
-        _input.append(io.BytesIO(sys.stdin.buffer.read()))
-    return _input[0]
+    return io.BytesIO(sys.stdin.buffer.read())

@@ -293,7 +293,7 @@ def restore(
             "task": task,
             "kernel": digest(degradation.kernel),
             "mask": digest(degradation.mask),
-            "prior": model.info.get("sha256", model.digest),
+            "prior": model.info.get("sha256") or model.digest,
             "settings": digest(model.info.get("settings")),
             "options": [factor, align, sigma, noise_gain, value_range, light, boundary, resize, quality, strip, seed],
             "more": [uncertainty is not None, *(f"{name}={digest(value)}" for name, value in sorted(changes.items()))],

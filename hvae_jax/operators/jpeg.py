@@ -9,14 +9,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 from scipy.fft import dct
 
+from hvae_jax.images.jpeg import SIDE, SNAPPED
 from hvae_jax.operators.base import Operator, Shape
 from hvae_jax.operators.conjugate_gradient import Map
-
-SIDE = 8
-"""Pixels along a side of a block."""
-
-UNCERTAIN = 3
-"""Smaller steps, in grey levels, leave a coefficient uncertain by a grey level more: see `images.jpeg.SNAPPED`."""
 
 YCBCR = np.array(
     [[0.299, 0.587, 0.114], [-0.168735892, -0.331264108, 0.5], [0.5, -0.418687589, -0.081312411]], np.float64
@@ -86,9 +81,8 @@ class Jpeg(Operator, arrays=("matrix", "weight", "cell", "before", "basis", "pow
         norms = np.sqrt((matrix**2).sum(axis=1))
         variance = (np.concatenate(rounding) / 255) ** 2 / 12 + (noise_before * norms) ** 2
         weight = noise_std / np.sqrt(variance)
-        # A step that small is not found again in samples that are rounded to grey levels.
         half = np.concatenate(rounding) / 510
-        half += np.where(half < UNCERTAIN / 510, 1 / 255, 0)
+        half += np.where(half < SNAPPED / 510, 1 / 255, 0)  # a grey level, where the multiple is not found again
         matrix *= weight[:, None]
         power, basis = np.linalg.eigh(matrix @ matrix.T)
         self._set(
@@ -159,12 +153,12 @@ class Jpeg(Operator, arrays=("matrix", "weight", "cell", "before", "basis", "pow
     def exact_step(self, y: Array) -> Callable[[Array, Array], Array]:
         """U + Aᵀ V (Λ + ratio)⁻¹ Vᵀ (y - A u), V and Λ being A Aᵀ's of one unit; see `Operator.exact_step`."""
         forward, adjoint = self.bind(self.image_shape(y.shape), y.dtype)
-        basis, power = self.basis.astype(y.dtype), self.power.astype(y.dtype)
+        return lambda u, ratio: u + adjoint(self._solve(y - forward(u), ratio))
 
-        def step(u: Array, ratio: Array) -> Array:
-            return u + adjoint(((y - forward(u)) @ basis / (power + ratio)) @ basis.T)
-
-        return step
+    def _solve(self, r: Array, ratio: Array | float = 0.0) -> Array:
+        """(A Aᵀ + ratio)⁻¹ r = V (Λ + ratio)⁻¹ Vᵀ r."""
+        basis = self.basis.astype(r.dtype)
+        return (r @ basis / (self.power.astype(r.dtype) + ratio)) @ basis.T
 
     def within_cells(
         self,
@@ -189,15 +183,13 @@ class Jpeg(Operator, arrays=("matrix", "weight", "cell", "before", "basis", "pow
         forward, adjoint = self.bind(x.shape, x.dtype)
         beyond = y - forward(x)
         cell = (self.cell + margin * self.before).astype(x.dtype)
-        excess = beyond - jnp.clip(beyond, -cell, cell)
-        basis = self.basis.astype(x.dtype)
-        return x + adjoint((excess @ basis / self.power.astype(x.dtype)) @ basis.T)
+        return x + adjoint(self._solve(beyond - jnp.clip(beyond, -cell, cell)))
 
     def initial(self, y: Float[ArrayLike, "*batch rows columns coefficients"]) -> Float[Array, "*batch height width C"]:
         """The picture that a decoder shows, its colours not smoothed: the shortest x with A x = y."""
         y, shape = self._observation(y)
         _, adjoint = self.bind(shape, y.dtype)
-        return adjoint((y @ self.basis.astype(y.dtype) / self.power.astype(y.dtype)) @ self.basis.T.astype(y.dtype))
+        return adjoint(self._solve(y))
 
 
 def transform(

@@ -82,14 +82,15 @@ def noise_of(
             missing = (mask.reshape(*mask.shape[:2], -1) == 0).any(axis=-1)
             holes = missing if holes is None else holes | missing
         kernel = degradation.kernel if degradation.task == "deblur" else None
-        found = [
-            images.estimate_noise(channel, kernel, image.quantisation, holes)
-            for channel in (image.pixels, *np.split(image.pixels, image.pixels.shape[-1], axis=-1))
-        ]
+        steps = image.quantisation
+        parts = [image.pixels]
+        if steps is None and image.pixels.shape[-1] > 1:  # a JPEG's channels were rounded together
+            parts += np.split(image.pixels, image.pixels.shape[-1], axis=-1)
+        found = [images.estimate_noise(part, kernel, steps, holes) for part in parts]
         least = least_noise(image)
         together, *each = (min(max(one.std, least), MOST_NOISE) for one in found)
         levels, source = np.full((1, 1, 1), together), found[0].source
-        if len(each) > 1 and max(each) > CHANNELS_DIFFER * min(each) and image.quantisation is None:
+        if each and max(each) > CHANNELS_DIFFER * min(each):
             levels, source = np.array(each).reshape(1, 1, -1), f"{source}, by channel"
     if gain:
         signal = ndimage.gaussian_filter(np.clip(image.pixels, 0, 1), (2, 2, 0))

@@ -271,8 +271,8 @@ def range_of(image: Image, given: tuple[float, float] | None) -> Range | None:
     if image.bit_depth < 32:
         return None
     least, most = (float(value) for value in np.quantile(image.pixels, (0.005, 0.995)))
-    room = 0.25 + 4 * (images.estimate_noise_std(image.pixels) if min(image.pixels.shape[:2]) >= 5 else 0)
-    if least >= -room and most <= 1 + room:
+    beyond = max(-least, most - 1) - 0.25
+    if beyond <= 0 or (min(image.pixels.shape[:2]) >= 5 and beyond <= 4 * images.estimate_noise_std(image.pixels)):
         return None
     return Range(min(0.0, float(image.pixels.min())), float(image.pixels.max()))
 
