@@ -15,7 +15,7 @@ from hvae_jax.images import estimate_noise
 from hvae_jax.metrics import psnr
 from hvae_jax.photographs import restoring
 from hvae_jax.photographs.checking import Noise
-from hvae_jax.photographs.posing import to_display, to_linear
+from hvae_jax.photographs.posing import fit, to_display, to_linear
 
 DATA = Path(__file__).parent / "data"
 
@@ -247,6 +247,28 @@ def test_artefacts_of_a_jpeg_are_removed(photo, tmp_path, quality):
         better = hj.restore_photograph(turned, "jpeg").image.pixels
         clean = np.rot90(photo[..., 1:2], -1)
         assert psnr(better, clean) > psnr(turned.pixels, clean) + 0.3
+
+
+def test_coefficients_are_used_of_the_picture_that_was_read(photo, tmp_path):
+    """Not where its pixels were cut or are of another range since, or the noise is more than its file tells."""
+    PIL.Image.fromarray(np.rint(255 * photo).astype(np.uint8)).save(tmp_path / "a.jpg", quality=30)
+    picture = hj.read_photograph(tmp_path / "a.jpg")
+    cut = picture._replace(pixels=picture.pixels[:64, :96])
+    assert hj.restore_photograph(cut, "denoise").image.pixels.shape == (64, 96, 3)
+    half, gain = ({"value_range": (0.0, 0.5)}, {"noise_gain": 0.001})
+    for options in (half, gain):
+        done = hj.restore_photograph(picture, "denoise", **options)
+        assert psnr(done.image.pixels, photo) > psnr(picture.pixels, photo) - 0.5
+    assert hj.restore_photograph(picture, "denoise").noise_source.endswith("and the JPEG's quantisation")
+
+
+def test_missing_pixels_are_resized_too(photo):
+    missing = np.zeros(photo.shape[:2], bool)
+    missing[:, :64] = True
+    small = fit(images.Image(photo, None, 32, missing=missing), 32)
+    assert small.missing.shape == (32, 32)
+    assert small.missing[:, :15].all()
+    assert not small.missing[:, 18:].any()
 
 
 def test_hidden_and_missing_pixels_are_no_black(photo):

@@ -95,7 +95,10 @@ def fit(image: Image, side: int | None) -> Image:
     if side is None:
         return image
     alpha = None if image.alpha is None else images.fit_square(image.alpha, side)
-    return image._replace(pixels=images.fit_square(image.pixels, side), alpha=alpha, jpeg=None)
+    missing = image.missing
+    if missing is not None:  # where any that went into a pixel was
+        missing = images.fit_square(missing[..., None].astype(np.float32), side)[..., 0] > 1e-4
+    return image._replace(pixels=images.fit_square(image.pixels, side), alpha=alpha, missing=missing, jpeg=None)
 
 
 class Posed(NamedTuple):
@@ -205,7 +208,8 @@ def pose_jpeg(image: Image, prior: Prior, noise_before: float) -> tuple[Posed, f
     if found is None:
         return None
     rounding = math.sqrt(float(np.mean(found.steps[0] ** 2)) / 12) / 255
-    if rounding < LEAST_ROUNDING:
+    shown = found.size if found.orientation < 5 else found.size[::-1]
+    if rounding < LEAST_ROUNDING or shown != image.pixels.shape[:2]:  # cut since it was read
         return None
     std = math.hypot(min(JPEG_NOISE_STD, rounding / 2), noise_before)
     operator = operators.Jpeg(found.steps, found.sampling, std, noise_before, prior.config.channels)

@@ -151,7 +151,7 @@ def restore_photograph(
     warnings: list[str] = [*degradation.notes]
     values = range_of(image, value_range)
     if values is not None:
-        image = image._replace(pixels=values.to_unit(image.pixels))
+        image = image._replace(pixels=values.to_unit(image.pixels), jpeg=None)  # whose values are others
         if value_range is None:
             warnings.append(f"the values were taken to reach from {values.low:g} to {values.high:g} (black and white)")
     is_linear = light == "linear" and task in ("deblur", "sr")
@@ -165,7 +165,7 @@ def restore_photograph(
         return Solved(posed, std, config, posed.finish(end.image), Status(int(end.status)), int(end.iterations))
 
     found, unusable, by_white_noise = None, hidden, True
-    if prior.image_size is None and noise_std is None and task in ("denoise", "jpeg"):
+    if prior.image_size is None and noise_std is None and not noise_gain and task in ("denoise", "jpeg"):
         before = images.estimate_noise_std(image.pixels) if task == "denoise" else 0.0
         found = pose_jpeg(image, prior, before)
     if found is not None:
