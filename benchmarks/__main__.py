@@ -21,6 +21,7 @@ EXPERIMENTS = (
     "final",
     "real",
     "jpeg",
+    "light",
     "faces",
     "deblurring",
     "inpainting",

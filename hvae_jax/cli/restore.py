@@ -106,7 +106,8 @@ def restore(
         typer.Option(
             metavar="display|linear",
             help="For deblur and sr: what was averaged, the file's samples, as most programs do, or the light itself, "
-            "as a camera does. linear gains about 1 dB for the blur of a camera, and does harm to other pictures.",
+            "as a camera does. linear gains a little for the blur of a camera, and does harm to pictures that a "
+            "program blurred.",
         ),
     ] = "display",
     boundary: Annotated[
