@@ -309,6 +309,7 @@ def test_settings_reach_the_solver(folder, tiny, run, monkeypatch):
     assert (changed.data_step, changed.returns) == (hj.restoration.ConjugateGradient(1), "mean")
 
 
+@pytest.mark.slow
 def test_a_prior_of_one_size(folder, faces, tiny, run, monkeypatch):
     options = ("--prior", faces, "--noise-std", 5, "--iterations", 2)
     size = r"expected a result of 32x32 pixels, the only size of this prior, got 20x13; resize cuts and scales"

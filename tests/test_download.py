@@ -185,6 +185,7 @@ def test_two_at_once_download_one_file(server, tmp_path):
     assert len(server.ranges) == 1
 
 
+@pytest.mark.slow
 def test_the_command_downloads_and_converts(server, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     cut(server, 500_000)
