@@ -4,6 +4,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from hvae_jax.operators import conjugate_gradient
@@ -48,13 +49,19 @@ def continued(
 
     # On the spectrum of x, preconditioned as if the image's share of the domain were spread evenly.
     power = jnp.abs(blur) ** 2 * observed_at.mean() + penalty
-    mean = jnp.sum(observed * observed_at, axis=(-2, -1), keepdims=True) / observed_at.sum()
-    x = conjugate_gradient(
-        lambda direction: masked_adjoint(blurred(direction)) + penalty * direction,
-        masked_adjoint(observed - mean),
-        steps,
-        0.0,
-        precondition=lambda residual: residual / power,
-        inner=inner,
-    )
-    return blurred(x) + mean
+
+    def continued_one(observed: Array) -> Array:
+        mean = jnp.sum(observed * observed_at) / observed_at.sum()
+        x = conjugate_gradient(
+            lambda direction: masked_adjoint(blurred(direction)) + penalty * direction,
+            masked_adjoint(observed - mean),
+            steps,
+            0.0,
+            precondition=lambda residual: residual / power,
+            inner=inner,
+        )
+        return blurred(x) + mean
+
+    # One after the other: far from convergence these steps amplify rounding, which depends on a batch's size.
+    one_by_one = lax.map(continued_one, observed.reshape(-1, *shape))
+    return one_by_one.reshape(observed.shape)
