@@ -1,6 +1,7 @@
 """What a file holds besides 8-bit RGB: profiles, EXIF, resolution, other formats, pages, holes, multiplied alpha."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -13,7 +14,12 @@ from PIL.TiffImagePlugin import IFDRational
 from hvae_jax import images
 from hvae_jax.images import ImageError, Metadata
 from hvae_jax.images.jpeg import coefficients
+from hvae_jax.images.light import to_display, to_linear
 from hvae_jax.images.metadata import EXIF_IFD, GPS_IFD
+from hvae_jax.photographs.checking import noise_of
+from hvae_jax.photographs.degradation import Degradation
+
+DATA = Path(__file__).parent / "data"
 
 MAKE, ORIENTATION, EXPOSURE, WIDTH, HEIGHT = 0x010F, 0x0112, 0x829A, 0xA002, 0xA003
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rating>5</rating></x:xmpmeta>'
@@ -118,6 +124,38 @@ def test_compressed_16_bit_tiff(tmp_path, rng, compression, predictor):
         pytest.importorskip("imagecodecs", reason="needs the extra photo")
     tifffile.imwrite(tmp_path / "a.tif", samples, compression=compression, predictor=predictor, photometric="rgb")
     np.testing.assert_array_equal(np.rint(65535 * images.read_image(tmp_path / "a.tif").pixels), samples)
+
+
+def test_a_raw_file_and_its_noise(tmp_path):
+    """A DNG made of a picture's light: what is read is the picture, and the noise is what its profile says."""
+    pytest.importorskip("rawpy", reason="needs the extra photo")
+    photo = images.read_image(DATA / "chelsea256.png").pixels
+    light, rng = to_linear(photo).astype(np.float64), np.random.default_rng(0)
+    scale, offset = 0.002, 1e-6
+    light += np.sqrt(scale * light + offset) * rng.standard_normal(light.shape)
+    samples = np.rint(65535 * np.clip(light, 0, 1)).astype(np.uint16)
+    mosaic = samples[..., 1].copy()
+    mosaic[::2, ::2], mosaic[1::2, 1::2] = samples[::2, ::2, 0], samples[1::2, 1::2, 2]
+    xyz_to_srgb = [3.2405, -1.5371, -0.4985, -0.9693, 1.8760, 0.0416, 0.0556, -0.2040, 1.0572]
+    tags = [
+        (33421, "H", 2, (2, 2), True),  # the mosaic's size and colours
+        (33422, "B", 4, bytes([0, 1, 1, 2]), True),
+        (50706, "B", 4, bytes([1, 4, 0, 0]), True),  # version, camera, matrix, neutral, white
+        (50708, "s", 0, "Made for a test", True),
+        (50721, "2i", 9, [part for entry in xyz_to_srgb for part in (round(10_000 * entry), 10_000)], True),
+        (50728, "2I", 3, [1, 1] * 3, True),
+        (50717, "H", 1, 65535, True),
+        (51041, "d", 2, (scale, offset), True),
+    ]
+    tifffile.imwrite(tmp_path / "a.dng", mosaic, photometric="cfa", extratags=tags, metadata=None)
+    picture = images.read_image(tmp_path / "a.dng")
+    assert picture.bit_depth == 16
+    assert abs(picture.pixels.mean() - photo.mean()) < 0.01
+    shown = to_display(light.astype(np.float32))
+    assert picture.noise_std == pytest.approx(float(np.std(shown - photo)), rel=0.15)
+    assert 2 * images.estimate_noise_std(picture.pixels) < picture.noise_std  # what demosaicking hides
+    noise = noise_of(picture, Degradation.of("denoise", None, None, None), None)
+    assert (noise.std, noise.source) == (picture.noise_std, "the file's own noise profile")
 
 
 def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch):

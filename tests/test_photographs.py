@@ -12,10 +12,12 @@ from benchmarks.methods import admm_tv
 from benchmarks.pipelines import photograph
 from hvae_jax import cli, images
 from hvae_jax.images import estimate_noise
+from hvae_jax.images.light import to_display, to_linear
 from hvae_jax.metrics import psnr
 from hvae_jax.photographs import restoring
 from hvae_jax.photographs.checking import Noise
-from hvae_jax.photographs.posing import fit, to_display, to_linear
+from hvae_jax.photographs.posing import enlarge, fit
+from hvae_jax.photographs.sharpness import is_sharper, steepest_step
 
 DATA = Path(__file__).parent / "data"
 
@@ -38,6 +40,56 @@ def as_jpeg(pixels, quality):
     file = io.BytesIO()
     PIL.Image.fromarray(np.rint(255 * np.clip(pixels, 0, 1)).astype(np.uint8)).save(file, "JPEG", quality=quality)
     return file.getvalue()
+
+
+# A kernel that is not what blurred the picture
+
+
+@pytest.mark.parametrize("kernel", ["gaussian:1.6", "gaussian:3", "disk:3", "motion:13,30"])
+def test_edges_sharper_than_a_kernel_leaves_them(photo, kernel):
+    matrix = images.parse_kernel(kernel)
+    noisy = photo + 2 / 255 * np.random.default_rng(0).standard_normal(photo.shape).astype(np.float32)
+    for sharp in (photo, noisy, images.read_image(io.BytesIO(as_jpeg(photo, 80))).pixels):
+        assert is_sharper(sharp, matrix)
+        assert not is_sharper(sharp, np.ones((1, 1), np.float32))
+    blurred, _ = degraded(photo, kernel, 2)
+    for right in (blurred, images.read_image(io.BytesIO(as_jpeg(blurred, 80))).pixels):
+        assert not is_sharper(right, matrix)
+    assert not is_sharper(photo[:9, :9], matrix)  # too small to say
+
+
+def test_the_steepest_step_of_a_kernel():
+    """Of a box the inverse of its width along its sides, of a line nothing is left along it, of a point all."""
+    np.testing.assert_allclose(steepest_step(np.full((5, 5), 1 / 25))[[0, 8]], 1 / 5, rtol=1e-6)
+    line = steepest_step(np.full((1, 9), 1 / 9))
+    np.testing.assert_allclose(line[[0, 8]], [1 / 9, 1], rtol=1e-6)
+    np.testing.assert_allclose(steepest_step(np.ones((1, 1)))[[0, 8]], 1)
+
+
+def test_a_sharp_picture_is_left_as_it_was(photo):
+    sharp = np.rint(255 * photo) / np.float32(255)
+    done = hj.restore_photograph(sharp, "deblur", kernel="gaussian:2")
+    np.testing.assert_array_equal(done.image.pixels, sharp)
+    assert done.warnings == (
+        "the picture has sharper edges than this kernel leaves any, so the kernel does not fit; "
+        "the picture was left as it was",
+    )
+
+
+def test_lights_in_a_small_picture(photo):
+    """Where a pixel of low resolution is white, nothing says how bright the light was: not worse than interpolation."""
+    scene = photo.astype(np.float64)
+    for row, column in np.random.default_rng(0).integers(8, 120, (6, 2)):
+        scene[row : row + 3, column : column + 3] = 6
+    small = hj.degrade_photograph(images.Image(scene.astype(np.float32), None, 8), "sr", kernel="gaussian:2", factor=2)
+    small = small._replace(pixels=np.rint(255 * small.pixels.clip(0, 1)) / np.float32(255))
+    done = hj.restore_photograph(small, "sr", kernel="gaussian:2", factor=2)
+    clean, restored, enlarged = (
+        pixels.clip(0, 1).astype(np.float32)[12:-12, 12:-12]  # without the borders, which came from the other side
+        for pixels in (scene, done.image.pixels, enlarge(small.pixels, 2))
+    )
+    assert psnr(restored, clean) > psnr(enlarged, clean) + 0.05
+    assert "around lights brighter than white" in done.warnings[0]
 
 
 # Noise

@@ -10,8 +10,8 @@ import PIL.Image
 import hvae_jax as hj
 from benchmarks.experiment import solver_version
 from benchmarks.experiments.common import Options
+from hvae_jax.images.light import LIGHTS, to_display, to_linear
 from hvae_jax.metrics import psnr
-from hvae_jax.photographs.posing import LIGHTS, to_display, to_linear
 
 TITLE, PAPER = "Blur of light and of samples", "none"
 KERNELS = ("gaussian:1.6", "disk:3", "motion:11,0")

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +31,11 @@ from hvae_jax.images.formats import (
     reason,
 )
 from hvae_jax.images.jpeg import quantisation
+from hvae_jax.images.light import SRGB_CURVE, to_linear
 from hvae_jax.images.metadata import Metadata
+
+NOISE_PROFILE = 51041
+"""The tag of a DNG's noise model."""
 
 _PILLOW = ("PNG", "JPEG", "TIFF", "WEBP", "AVIF", "BMP")
 
@@ -47,6 +52,7 @@ class Image(NamedTuple):
         metadata: colour profile, EXIF, resolution and the like.
         premultiplied: whether the file holds its pixels times alpha; here they are not.
         orientation: how the file says that its samples are turned, 1 to 8; the pixels are upright.
+        noise_std: deviation of the noise, where the file tells it (a DNG's noise profile), or None.
     """
 
     pixels: Float[np.ndarray, "height width channels"]
@@ -57,6 +63,7 @@ class Image(NamedTuple):
     metadata: Metadata = Metadata()
     premultiplied: bool = False
     orientation: int = 1
+    noise_std: float | None = None
 
     @property
     def quantisation(self) -> Float[np.ndarray, "8 8"] | None:
@@ -296,8 +303,33 @@ def _decode_raw(source: Source, file: OpenFile) -> Image:
     except ImportError:
         raise missing_package(source, "rawpy", "a camera's raw file") from None
     with rawpy.imread(file) as raw:
-        samples = raw.postprocess(use_camera_wb=True, no_auto_bright=True, output_bps=16)
-    return _to_image(source, samples)
+        samples = raw.postprocess(use_camera_wb=True, no_auto_bright=True, output_bps=16, gamma=SRGB_CURVE)
+    picture = _to_image(source, samples)
+    return picture._replace(noise_std=_profiled_noise(file, picture.pixels))
+
+
+def _profiled_noise(file: OpenFile, pixels: np.ndarray) -> float | None:
+    """The deviation that a DNG's noise profile gives a picture of sRGB's samples; None for other files.
+
+    A sensor's sample x has noise of variance S x + O, which the curve of the display's samples then stretches.
+    """
+    import tifffile
+
+    file.seek(0)
+    if file.read(4) not in TIFF_SIGNATURES:
+        return None
+    file.seek(0)
+    with _quiet(), tifffile.TiffFile(file) as tiff:
+        pages: list[Any] = list(tiff.pages)
+        profile = next((page.tags[NOISE_PROFILE].value for page in pages if NOISE_PROFILE in page.tags), None)
+    if profile is None:
+        return None
+    scale, offset = np.asarray(profile, np.float64).reshape(-1, 2).mean(axis=0)
+    if not (0 <= scale <= 1 and 0 <= offset <= 1):
+        return None
+    shown, step = np.clip(pixels, 0, 1), 1e-3
+    slope = (to_linear(shown + step) - to_linear(shown)) / step
+    return math.sqrt(float(np.mean((scale * to_linear(shown) + offset) / slope**2)))
 
 
 def _decode_fits(source: Source, file: OpenFile) -> np.ndarray:

@@ -43,6 +43,12 @@ LEAST_MISFIT = 2 / GREY_LEVELS
 MOST_UNEXPLAINED = 0.5
 """Share of a picture above which it is the kernel that does not fit."""
 
+MOST_LIGHTS = 0.05
+"""Share of clipped pixels up to which they are lights, in super-resolution; above it they are sky or paper."""
+
+NOISE_BY_LIGHTS = 1.5 / 255
+"""Least noise in super-resolution where lights are left out, around which what is filled in fits not exactly."""
+
 LEAST_ESTIMATE = 0.5 / GREY_LEVELS
 """Lowest noise that is estimated: an 8-bit file alone has 0.3 grey levels, and the blur is never exactly known."""
 
@@ -90,6 +96,8 @@ def noise_of(
         least = least_noise(image)
         together, *each = (min(max(one.std, least), MOST_NOISE) for one in found)
         levels, source = np.full((1, 1, 1), together), found[0].source
+        if image.noise_std is not None and image.noise_std > together:  # demosaicking hides it
+            return Noise(min(image.noise_std, MOST_NOISE), "the file's own noise profile", None)
         if each and max(each) > CHANNELS_DIFFER * min(each):
             levels, source = np.array(each).reshape(1, 1, -1), f"{source}, by channel"
     if gain:
@@ -123,28 +131,33 @@ def hidden_pixels(image: Image) -> Bool[np.ndarray, "H W"] | None:
 def unexplained(
     pixels: np.ndarray, image: Image, degradation: Degradation, noise_std: float
 ) -> Bool[np.ndarray, "H W"] | None:
-    """Where a blurred picture is not what the kernel makes of a restored one in [0, 1]; None for nowhere.
+    """Where a blurred or reduced picture is not what the kernel makes of a restored one in [0, 1]; None for nowhere.
 
     Around lights brighter than white, whether the picture clips them or the blur has spread them below white, no image
     in [0, 1] explains the picture, and the attempt to do so rings. What such a pixel may have come from is included.
     """
-    if degradation.task != "deblur":
+    if degradation.task not in ("deblur", "sr"):
         return None
-    kernel = degradation.point_spread
+    kernel, factor = degradation.point_spread, degradation.factor
     shown = np.clip(pixels, 0, 1)
     blurred = np.stack([ndimage.convolve(c, kernel, mode="nearest") for c in np.moveaxis(shown, -1, 0)], axis=-1)
+    blurred = blurred[::factor, ::factor]
+    clipped = (image.pixels >= 1 - 0.5 / GREY_LEVELS).any(axis=-1)
     misfit = ndimage.uniform_filter(np.abs(blurred - image.pixels).max(axis=-1), 5)
     wrong = misfit > 2 * noise_std + LEAST_MISFIT
+    if factor > 1 and clipped.mean() < MOST_LIGHTS:  # a cell that is white throughout explains any light
+        wrong |= clipped
     # What is beyond the borders is not known either.
     inside = np.zeros_like(wrong)
-    reach = max(kernel.shape) // 2
+    reach = -(-(max(kernel.shape) // 2) // factor)
     inside[reach:-reach, reach:-reach] = True
     wrong &= inside
     if not wrong.any():
         return None
     # Clipped pixels beside it are of the same lights.
-    clipped = (image.pixels >= 1 - 0.5 / GREY_LEVELS).any(axis=-1)
     reach_of_blur = kernel > 1e-3 * kernel.max()
+    if factor > 1:
+        reach_of_blur = np.ones((2 * reach + 1, 2 * reach + 1), bool)
     near = ndimage.binary_dilation(wrong, structure=reach_of_blur) & clipped
     wrong |= ndimage.binary_propagation(near, mask=clipped)
     region = ndimage.binary_dilation(wrong, structure=reach_of_blur)
@@ -220,7 +233,7 @@ def blend(
 
 
 def keep_where(region: Bool[np.ndarray, "H W"], image: Image, pixels: np.ndarray, factor: int) -> np.ndarray:
-    """The result with the picture as it was in a region, with a soft edge."""
-    weight = enlarge(ndimage.uniform_filter(region.astype(np.float32), 5)[..., None], factor)
-    weight = np.maximum(np.clip(2 * weight - 1, 0, 1), 0)
+    """The result with the picture as it was in a region, which fades out around it."""
+    grown = ndimage.binary_dilation(region, np.ones((3, 3), bool)).astype(np.float32)
+    weight = np.clip(enlarge(ndimage.uniform_filter(grown, 3)[..., None], factor), 0, 1)
     return pixels + weight * (enlarge(image.pixels, factor) - pixels)

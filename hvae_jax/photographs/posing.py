@@ -98,7 +98,9 @@ def fit(image: Image, side: int | None) -> Image:
     missing = image.missing
     if missing is not None:  # where any that went into a pixel was
         missing = images.fit_square(missing[..., None].astype(np.float32), side)[..., 0] > 1e-4
-    return image._replace(pixels=images.fit_square(image.pixels, side), alpha=alpha, missing=missing, jpeg=None)
+    return image._replace(
+        pixels=images.fit_square(image.pixels, side), alpha=alpha, missing=missing, jpeg=None, noise_std=None
+    )
 
 
 class Posed(NamedTuple):
@@ -227,23 +229,6 @@ def pose_jpeg(image: Image, prior: Prior, noise_before: float) -> tuple[Posed, f
 def grey_like(image: Image, pixels: Float[np.ndarray, "H W C"]) -> Float[np.ndarray, "H W c"]:
     """Grey where the photograph is."""
     return pixels.mean(axis=-1, keepdims=True) if image.pixels.shape[-1] == 1 else pixels
-
-
-LIGHTS = ("display", "linear")
-
-
-def to_linear(pixels: np.ndarray) -> np.ndarray:
-    """The light of sRGB's samples, continued linearly outside of [0, 1] (IEC 61966-2-1)."""
-    inside = np.clip(pixels, 0, 1)
-    curved = np.where(inside <= 0.04045, inside / 12.92, ((inside + 0.055) / 1.055) ** 2.4)
-    return (curved + np.where(pixels > 1, 2.4 / 1.055, 1 / 12.92) * (pixels - inside)).astype(np.float32)
-
-
-def to_display(light: np.ndarray) -> np.ndarray:
-    """The inverse of `to_linear`."""
-    inside = np.clip(light, 0, 1)
-    curved = np.where(inside <= 0.0031308, 12.92 * inside, 1.055 * inside ** (1 / 2.4) - 0.055)
-    return (curved + np.where(light > 1, 1.055 / 2.4, 12.92) * (light - inside)).astype(np.float32)
 
 
 class Range(NamedTuple):

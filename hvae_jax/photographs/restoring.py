@@ -13,11 +13,13 @@ from jaxtyping import Array, Bool, Float
 from hvae_jax import images
 from hvae_jax.images import Image
 from hvae_jax.images.formats import FilePath
+from hvae_jax.images.light import LIGHTS, to_display, to_linear
 from hvae_jax.operators import Operator
 from hvae_jax.photographs.checking import (
     GREY_LEVELS,
     MOST_NOISE,
     MOST_TRIALS,
+    NOISE_BY_LIGHTS,
     RINGING,
     WARY_RINGING,
     Noise,
@@ -30,7 +32,6 @@ from hvae_jax.photographs.checking import (
 )
 from hvae_jax.photographs.degradation import Degradation
 from hvae_jax.photographs.posing import (
-    LIGHTS,
     Posed,
     check,
     enlarge,
@@ -39,9 +40,8 @@ from hvae_jax.photographs.posing import (
     pose,
     pose_jpeg,
     range_of,
-    to_display,
-    to_linear,
 )
+from hvae_jax.photographs.sharpness import is_sharper
 from hvae_jax.prior import Prior, load_prior
 from hvae_jax.restoration import (
     RestoreConfig,
@@ -156,7 +156,7 @@ def restore_photograph(
             warnings.append(f"the values were taken to reach from {values.low:g} to {values.high:g} (black and white)")
     is_linear = light == "linear" and task in ("deblur", "sr")
     if is_linear:
-        image = image._replace(pixels=to_linear(image.pixels))
+        image = image._replace(pixels=to_linear(image.pixels), noise_std=None)  # which is of the samples
     hidden = hidden_pixels(image)
 
     def solve(posed: Posed, std: float) -> Solved:
@@ -244,6 +244,7 @@ def _solve_checked(
         The last attempt, its pixels those of the picture itself if none helped, and the pixels that were not used.
     """
     std, unusable, given = noise.std, hidden, noise.source == "given"
+    too_sharp = degradation.task == "deblur" and is_sharper(image.pixels, degradation.point_spread)
     for trial in range(MOST_TRIALS):
         solved = attempt(unusable, std)
         if solved.status is Status.NOT_FINITE:
@@ -252,20 +253,29 @@ def _solve_checked(
             lights = unexplained(solved.pixels, image, degradation, std)
             if lights is not None and not (hidden is not None and (hidden | ~lights).all()):
                 unusable = lights if hidden is None else lights | hidden
+                if degradation.task == "sr" and not given:
+                    std = max(std, NOISE_BY_LIGHTS)
                 continue
         most = RINGING if std == noise.std else WARY_RINGING
         helped = not rings(solved.pixels, image, degradation, prior, std, most)
-        if helped or given:
+        if helped or given or too_sharp:
             break
         std = min(2 * std, MOST_NOISE)
-    if not helped and given:
+    if too_sharp:
+        warnings.append(
+            "the picture has sharper edges than this kernel leaves any, so the kernel does not fit"
+            + ("" if given else "; the picture was left as it was")
+        )
+        if not given:
+            return solved._replace(pixels=enlarge(image.pixels, degradation.factor)), hidden
+    elif not helped and given:
         warnings.append("the restoration oscillates: with the kernel right, more noise (noise_std) would help")
     elif not helped:
         warnings.append(
             "the restoration oscillates whatever the noise, so the kernel does not fit; the picture was left as it was"
         )
         solved = solved._replace(pixels=enlarge(image.pixels, degradation.factor))
-    elif std > noise.std:
+    elif degradation.task == "deblur" and std > noise.std:
         warnings.append(
             f"with the noise that was estimated ({GREY_LEVELS * noise.std:.1f} grey levels) the restoration "
             f"oscillated; {GREY_LEVELS * std:.1f} were assumed"

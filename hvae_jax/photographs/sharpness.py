@@ -1,0 +1,94 @@
+"""Whether a picture has edges that are sharper than a kernel leaves any: then the kernel is not what blurred it."""
+
+import math
+
+import numpy as np
+from jaxtyping import Float
+from scipy import ndimage
+
+from hvae_jax import images
+
+DIRECTIONS = 16
+"""Of an edge's normal, in half a turn."""
+
+LEAST_CONTRAST = 0.12
+"""Range of values around an edge that is looked at; and a multiple of the noise."""
+
+MARGIN = 1.3
+"""By so much an edge is steeper than a blurred step can be: textures are a little steeper than steps."""
+
+WIDEST = 0.6
+"""Steepness, in contrasts per pixel, above which a picture's own edges are hardly told from blurred ones."""
+
+MOST_STEEP = 1.2e-3
+"""Share of such edges, times the square of the steepness that the kernel leaves, above which the kernel does not fit.
+
+Found on validation photographs: of blurred ones whose kernel is right 0.3 % are above, of sharp ones 96 % (of those
+that were given a Gaussian of 1 pixel 62 %).
+"""
+
+LEAST_EDGES = 50
+"""Pixels on edges without which nothing is said."""
+
+LARGEST = 2048
+"""Side of the middle of a picture that is looked at."""
+
+
+def is_sharper(pixels: Float[np.ndarray, "H W C"], kernel: Float[np.ndarray, "kh kw"]) -> bool:
+    """Whether a picture has edges that are sharper than a kernel leaves any.
+
+    A unit step that was blurred rises per pixel by at most the largest value of the kernel's profile along the step's
+    normal. A pixel's gradient, over the range of values around it, is compared with what the kernel leaves in its
+    direction. Clipped neighbourhoods and weak contrasts are left out, and what noise may add is taken from gradients.
+
+    Args:
+        pixels: in [0, 1].
+        kernel: of sum 1, centre at size // 2.
+
+    Returns:
+        True if too many edges are too sharp.
+    """
+    rows, columns = (slice(max(0, (side - LARGEST) // 2), (side + LARGEST) // 2) for side in pixels.shape[:2])
+    pixels = pixels[rows, columns]
+    size = min(max(*kernel.shape, 5) | 1, 15)
+    if min(pixels.shape[:2]) <= size:
+        return False
+    grey = pixels.mean(axis=-1, dtype=np.float64)
+    noise = _noise(pixels, grey)
+    contrast = ndimage.maximum_filter(grey, size) - ndimage.minimum_filter(grey, size)
+    brightest = ndimage.maximum_filter(pixels.max(axis=-1), size)
+    darkest = ndimage.minimum_filter(pixels.min(axis=-1), size)
+    usable = (contrast > max(LEAST_CONTRAST, 12 * noise)) & (brightest < 1 - 1 / 255) & (darkest > 1 / 255)
+
+    down, right = np.diff(grey, axis=0), np.diff(grey, axis=1)
+    down, right = (down[:, 1:] + down[:, :-1]) / 2, (right[1:] + right[:-1]) / 2
+    direction = np.rint(np.arctan2(down, right) / np.pi * DIRECTIONS).astype(int) % DIRECTIONS
+    allowed = steepest_step(kernel)[direction]
+    steepness = np.maximum(np.hypot(down, right) - 3 * noise, 0) / np.maximum(contrast[:-1, :-1], 1e-6)
+    edges = usable[:-1, :-1] & (steepness > 0.02) & (MARGIN * allowed < WIDEST)
+    if edges.sum() < LEAST_EDGES:
+        return False
+    steep = float((steepness > MARGIN * allowed)[edges].mean())
+    return steep * float(allowed[edges].mean()) ** 2 > MOST_STEEP
+
+
+def steepest_step(kernel: Float[np.ndarray, "kh kw"]) -> Float[np.ndarray, " directions"]:
+    """Largest rise per pixel of a blurred unit step whose normal is at i/16 of half a turn, from along a row."""
+    at_row, at_column = (np.arange(side) - side // 2 for side in kernel.shape)
+    reach = math.ceil(math.hypot(*kernel.shape) / 2) + 1
+    positions = np.arange(-4 * reach, 4 * reach + 1) / 4
+    steepest = np.empty(DIRECTIONS)
+    for i, angle in enumerate(np.pi * np.arange(DIRECTIONS) / DIRECTIONS):
+        profile_at = (at_column * np.cos(angle) + at_row[:, None] * np.sin(angle)).ravel()
+        # The share of a kernel's pixel, a box seen from this direction, that is within half a pixel of a position.
+        half = (abs(np.cos(angle)) + abs(np.sin(angle))) / 2
+        within = np.clip((half + 0.5 - np.abs(positions[:, None] - profile_at)) / (2 * half), 0, min(1, 0.5 / half))
+        steepest[i] = min(float((within @ kernel.ravel()).max()), 1.0)
+    return steepest
+
+
+def _noise(pixels: Float[np.ndarray, "H W C"], grey: Float[np.ndarray, "H W"]) -> float:
+    """Deviation of the mean of the channels where the picture is flattest, grain included that is not white."""
+    mean = ndimage.uniform_filter(grey, 7)
+    variance = np.maximum(ndimage.uniform_filter(grey**2, 7) - mean**2, 0)
+    return max(0.6 * images.estimate_noise_std(pixels), math.sqrt(float(np.quantile(variance, 0.05))))
