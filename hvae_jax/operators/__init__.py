@@ -2,6 +2,7 @@
 
 from hvae_jax.operators.base import Operator
 from hvae_jax.operators.blur import Blur
+from hvae_jax.operators.composed import Composed
 from hvae_jax.operators.conjugate_gradient import conjugate_gradient
 from hvae_jax.operators.inpainting import Denoising, Inpainting, smooth_fill
 from hvae_jax.operators.jpeg import Jpeg
@@ -11,6 +12,7 @@ from hvae_jax.operators.weighted import Weighted
 
 __all__ = [
     "Blur",
+    "Composed",
     "Denoising",
     "Inpainting",
     "Jpeg",

@@ -194,36 +194,61 @@ LEAST_ROUNDING = 3 / 255
 less of it than the file.
 """
 
+LEAST_ROUNDING_OF_A_BLUR = 1 / 255
+"""Likewise where the picture was blurred before, in which the rounding of weak frequencies counts (quality 98)."""
+
 CELL_MARGIN = 2.0
 """Deviations of the noise before the compression by which a result may be outside of the file's cells."""
 
 
-def pose_jpeg(image: Image, prior: Prior, noise_before: float) -> tuple[Posed, float] | None:
+def pose_jpeg(image: Image, degradation: Degradation, prior: Prior, noise_before: float) -> tuple[Posed, float] | None:
     """The problem whose observation is a JPEG's coefficients, and its noise; None where pixels tell as much.
 
     Args:
         image: the photograph, with its file.
+        degradation: what happened before it was saved: "denoise" or "jpeg" for nothing, or "deblur".
         prior: a prior of any size.
         noise_before: deviation of white noise in the picture before it was compressed.
     """
     found = None if image.jpeg is None else coefficients(image.jpeg, prior.multiple)
     if found is None:
         return None
+    blurred = degradation.task == "deblur"
     rounding = math.sqrt(float(np.mean(found.steps[0] ** 2)) / 12) / 255
     shown = found.size if found.orientation < 5 else found.size[::-1]
-    if rounding < LEAST_ROUNDING or shown != image.pixels.shape[:2]:  # cut since it was read
-        return None
+    if rounding < (LEAST_ROUNDING_OF_A_BLUR if blurred else LEAST_ROUNDING) or shown != image.pixels.shape[:2]:
+        return None  # the last: it was cut since it was read
     std = math.hypot(min(JPEG_NOISE_STD, rounding / 2), noise_before)
-    operator = operators.Jpeg(found.steps, found.sampling, std, noise_before, prior.config.channels)
-    height, width = found.size
-
-    y = operator.observation(found.values)
+    seen = operators.Jpeg(found.steps, found.sampling, std, noise_before, prior.config.channels)
+    y = seen.observation(found.values)
+    operator: Operator = seen
+    (rows, columns), corner = found.size, (0, 0)
+    if blurred:
+        kernel = _as_stored(degradation.point_spread, found.orientation)
+        reach = math.ceil(max(kernel.shape) / 2)
+        sides = seen.image_shape(y.shape)[:2]
+        larger = [-(-(side + 2 * reach) // prior.multiple) * prior.multiple for side in sides]
+        corner = ((larger[0] - sides[0]) // 2, (larger[1] - sides[1]) // 2)
+        above, left = corner
+        margins = ((above, larger[0] - sides[0] - above), (left, larger[1] - sides[1] - left))
+        operator = operators.Composed(seen, operators.Blur(kernel), margins)
 
     def finish(restored: Any) -> Float[np.ndarray, "H W C"]:
-        restored = operator.within_cells(restored, y, CELL_MARGIN)
-        return grey_like(image, upright(np.asarray(restored)[:height, :width], found.orientation))
+        if not blurred:
+            restored = seen.within_cells(restored, y, CELL_MARGIN)
+        return grey_like(
+            image, upright(np.asarray(restored)[corner[0] :, corner[1] :][:rows, :columns], found.orientation)
+        )
 
     return Posed(np.asarray(y), operator, finish, None), std
+
+
+def _as_stored(kernel: Float[np.ndarray, "kh kw"], orientation: int) -> Float[np.ndarray, "rows columns"]:
+    """The kernel of a picture whose samples are not turned upright, its sides made odd so that its centre stays."""
+    if orientation == 1:
+        return kernel
+    odd = np.pad(kernel, [(0, 1 - side % 2) for side in kernel.shape])
+    return np.ascontiguousarray(upright(odd, {6: 8, 8: 6}.get(orientation, orientation)))
 
 
 def grey_like(image: Image, pixels: Float[np.ndarray, "H W C"]) -> Float[np.ndarray, "H W c"]:

@@ -21,11 +21,13 @@ from hvae_jax.photographs.checking import (
     MOST_TRIALS,
     NOISE_BY_LIGHTS,
     RINGING,
+    RINGING_OF_A_JPEG,
     WARY_RINGING,
     Noise,
     blend,
     hidden_pixels,
     keep_where,
+    noise_before,
     noise_of,
     rings,
     unexplained,
@@ -41,7 +43,7 @@ from hvae_jax.photographs.posing import (
     pose_jpeg,
     range_of,
 )
-from hvae_jax.photographs.sharpness import is_sharper
+from hvae_jax.photographs.sharpness import MOST_STEEP, WARY_STEEP, excess_of_sharpness
 from hvae_jax.prior import Prior, load_prior
 from hvae_jax.restoration import (
     RestoreConfig,
@@ -164,21 +166,28 @@ def restore_photograph(
         end = restore(prior, posed.y, posed.operator, std, config)
         return Solved(posed, std, config, posed.finish(end.image), Status(int(end.status)), int(end.iterations))
 
-    found, unusable, by_white_noise = None, hidden, True
-    if prior.image_size is None and noise_std is None and not noise_gain and task in ("denoise", "jpeg"):
-        before = images.estimate_noise_std(image.pixels) if task == "denoise" else 0.0
-        found = pose_jpeg(image, prior, before)
-    if found is not None:
-        source = "the JPEG's quantisation" if task == "jpeg" else "the finest detail and the JPEG's quantisation"
-        solved = solve(*found)
-    else:
+    found = None
+    known = task in ("denoise", "jpeg") or (task == "deblur" and boundary == "natural" and not is_linear)
+    if known and prior.image_size is None and noise_std is None and not noise_gain:
+        before = noise_before(image, task)
+        found = pose_jpeg(image, degradation, prior, before)
+    if found is None:
         noise = noise_of(image, degradation, noise_std, noise_gain, hidden)
-        source, by_white_noise = noise.source, noise.weight is None
+    else:
+        words = "the JPEG's quantisation" if task == "jpeg" else "the finest detail and the JPEG's quantisation"
+        noise = Noise(found[1], words, None)
 
-        def attempt(unusable: Bool[np.ndarray, "H W"] | None, std: float) -> Solved:
-            return solve(pose(image, degradation, boundary, prior, unusable, noise.weight), std)
+    def attempt(unusable: Bool[np.ndarray, "H W"] | None, std: float) -> Solved:
+        if found is not None and unusable is None:
+            posed = found if std == noise.std else pose_jpeg(image, degradation, prior, before * std / noise.std)
+            assert posed is not None
+            return solve(*posed)
+        if found is not None:  # coefficients are of whole blocks, and cannot leave pixels out
+            std = max(std, noise_of(image, degradation, None).std)
+        return solve(pose(image, degradation, boundary, prior, unusable, noise.weight), std)
 
-        solved, unusable = _solve_checked(attempt, image, degradation, boundary, prior, noise, hidden, warnings)
+    solved, unusable = _solve_checked(attempt, image, degradation, boundary, prior, noise, hidden, warnings)
+    source, by_white_noise = noise.source, noise.weight is None
     pixels = solved.pixels
     if solved.status is not Status.NOT_FINITE:
         if task in ("denoise", "jpeg") and solved.posed.box is not None and solved.std > 0 and by_white_noise:
@@ -244,7 +253,8 @@ def _solve_checked(
         The last attempt, its pixels those of the picture itself if none helped, and the pixels that were not used.
     """
     std, unusable, given = noise.std, hidden, noise.source == "given"
-    too_sharp = degradation.task == "deblur" and is_sharper(image.pixels, degradation.point_spread)
+    excess = excess_of_sharpness(image.pixels, degradation.point_spread) if degradation.task == "deblur" else 0.0
+    too_sharp = excess > MOST_STEEP
     for trial in range(MOST_TRIALS):
         solved = attempt(unusable, std)
         if solved.status is Status.NOT_FINITE:
@@ -256,8 +266,10 @@ def _solve_checked(
                 if degradation.task == "sr" and not given:
                     std = max(std, NOISE_BY_LIGHTS)
                 continue
-        most = RINGING if std == noise.std else WARY_RINGING
+        most = RINGING if solved.posed.box is not None else RINGING_OF_A_JPEG
+        most = most if std == noise.std and excess < WARY_STEEP else WARY_RINGING
         helped = not rings(solved.pixels, image, degradation, prior, std, most)
+        too_sharp = too_sharp or (excess > WARY_STEEP and not helped)
         if helped or given or too_sharp:
             break
         std = min(2 * std, MOST_NOISE)
