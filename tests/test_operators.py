@@ -50,7 +50,10 @@ CASES = {
     "weighted-channels": (lambda: ops.Weighted(ops.SuperResolution(KERNEL, 2), np.array([0.5, 2.0])), (12, 16, 2)),
     "weighted-pixels": (lambda: ops.Weighted(ops.Blur(KERNEL), WEIGHT), (12, 16, 2)),
     "weighted-mask": (lambda: ops.Weighted(ops.Inpainting(MASK[0]), WEIGHT), (12, 16, 2)),
-    "composed": (lambda: ops.Composed(ops.Jpeg(STEPS, (2, 1)), ops.Blur(KERNEL), ((3, 5), (4, 4))), (24, 24, 3)),
+    "composed": (
+        lambda: ops.Composed(ops.Jpeg(STEPS, (2, 1), 6 / 255), ops.Blur(KERNEL), ((3, 5), (4, 4))),
+        (24, 24, 3),
+    ),
     "composed-sr": (lambda: ops.Composed(ops.Inpainting(MASK[0, :4, :6]), ops.SuperResolution(KERNEL, 2)), (8, 12, 2)),
     "linear": (lambda: ops.Linear(mixed_differences, (12, 16, 2)), (12, 16, 2)),
 }
