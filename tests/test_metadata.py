@@ -126,6 +126,23 @@ def test_compressed_16_bit_tiff(tmp_path, rng, compression, predictor):
     np.testing.assert_array_equal(np.rint(65535 * images.read_image(tmp_path / "a.tif").pixels), samples)
 
 
+def test_ome_tiff(tmp_path, rng):
+    """The size of a microscope's pixels is kept, and right for one page of a stack and for twice the size."""
+    stack = rng.integers(0, 65536, (3, 12, 16)).astype(np.uint16)
+    about = {"axes": "ZYX", "PhysicalSizeX": 0.1, "PhysicalSizeXUnit": "µm"}
+    tifffile.imwrite(tmp_path / "a.ome.tif", stack, metadata=about, photometric="minisblack")
+    page = images.read_image(tmp_path / "a.ome.tif", page=1)
+    images.write_image(tmp_path / "b.tif", page.pixels, bit_depth=16, metadata=page.metadata)
+    twice = np.repeat(np.repeat(page.pixels, 2, axis=0), 2, axis=1)
+    images.write_image(tmp_path / "c.tif", twice, bit_depth=16, metadata=page.metadata)
+    for name, samples, size in (("b.tif", stack[1], "0.1"), ("c.tif", twice[..., 0] * 65535, "0.05")):
+        with tifffile.TiffFile(tmp_path / name) as tiff:
+            assert tiff.is_ome
+            assert tiff.series[0].axes == "YX"
+            np.testing.assert_array_equal(tiff.series[0].asarray(), np.rint(samples))
+            assert f'PhysicalSizeX="{size}" PhysicalSizeXUnit="µm"' in tiff.ome_metadata
+
+
 def test_a_raw_file_and_its_noise(tmp_path):
     """A DNG made of a picture's light: what is read is the picture, and the noise is what its profile says."""
     pytest.importorskip("rawpy", reason="needs the extra photo")

@@ -1,6 +1,7 @@
 """What a file says around its pixels: colour profile, EXIF, XMP, resolution, text."""
 
 import io
+import re
 import struct
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -8,9 +9,18 @@ from typing import Any, NamedTuple
 ORIENTATION = 0x0112
 EXIF_IFD, GPS_IFD = 0x8769, 0x8825
 ICC_TAG, XMP_TAG = 34675, 700
+DESCRIPTION = 0x010E
 PIXEL_SIZE = (0xA002, 0xA003)  # width and height, in the EXIF directory
 ABOUT = (
-    *(0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298),  # description, make, model, software, date, artist, ©
+    *(
+        DESCRIPTION,
+        0x010F,
+        0x0110,
+        0x0131,
+        0x0132,
+        0x013B,
+        0x8298,
+    ),  # ..., make, model, software, date, artist, ©
     *(0x4746, 0x4749, 0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F),  # rating, Windows' title, comment, author, ...
 )
 """Tags of a file's main directory that are about the picture and not about how its samples are stored."""
@@ -36,12 +46,14 @@ class Metadata(NamedTuple):
     text: Mapping[str, str] = {}
 
     def sized(self, height: int, width: int) -> "Metadata":
-        """The same for a picture of another size, which EXIF tells."""
-        if EXIF_IFD not in self.exif:
-            return self
-        directory = dict(self.exif[EXIF_IFD])
-        directory |= {tag: side for tag, side in zip(PIXEL_SIZE, (width, height), strict=True) if tag in directory}
-        return self._replace(exif={**self.exif, EXIF_IFD: directory})
+        """The same for a picture of another size, which EXIF and OME tell."""
+        exif = dict(self.exif)
+        if EXIF_IFD in exif:
+            sizes = zip(PIXEL_SIZE, (width, height), strict=True)
+            exif[EXIF_IFD] = {**exif[EXIF_IFD], **{tag: side for tag, side in sizes if tag in exif[EXIF_IFD]}}
+        if is_ome(description := exif.get(0, {}).get(DESCRIPTION, "")):
+            exif[0] = {**exif[0], DESCRIPTION: _ome_sized(description, height, width)}
+        return self._replace(exif=exif)
 
     def for_channels(self, channels: int) -> "Metadata":
         """Without a colour profile that is not one for grey (1) or RGB (3) samples, as that of CMYK is."""
@@ -83,6 +95,32 @@ def of_pillow(image: Any) -> Metadata:
     )
 
 
+def is_ome(description: Any) -> bool:
+    """Whether a TIFF's description is one of the Open Microscopy Environment."""
+    return isinstance(description, str) and "</OME>" in description
+
+
+def _ome_sized(description: str, height: int, width: int) -> str:
+    """OME-XML for other sides, whose pixels are as much smaller."""
+    for name, side in (("X", width), ("Y", height)):
+        before = re.search(rf'\bSize{name}="(\d+)"', description)
+        if before is None or int(before[1]) in (0, side):
+            continue
+        description = description.replace(before[0], f'Size{name}="{side}"')
+        if physical := re.search(rf'\bPhysicalSize{name}="([\d.eE+-]+)"', description):
+            size = float(physical[1]) * int(before[1]) / side
+            description = description.replace(physical[0], f'PhysicalSize{name}="{size:g}"')
+    return description
+
+
+def _ome_of_one_page(description: str, channels: int) -> str:
+    """OME-XML of a stack, for a file that holds one page of it."""
+    for name, size in (("C", channels), ("Z", 1), ("T", 1)):
+        description = re.sub(rf'\bSize{name}="\d+"', f'Size{name}="{size}"', description)
+    plane = f'<Channel ID="Channel:0:0" SamplesPerPixel="{channels}"/><TiffData IFD="0" PlaneCount="1"/>'
+    return re.sub(r"(<Pixels\b[^>]*>).*?(</Pixels>)", rf"\1{plane}\2", description, count=1, flags=re.DOTALL)
+
+
 def of_tiff(page: Any, file: Any) -> Metadata:
     """What a page of tifffile's has; EXIF is read from the open file."""
     import PIL.Image
@@ -100,9 +138,15 @@ def of_tiff(page: Any, file: Any) -> Metadata:
         per_inch = 1 if unit == 2 else 2.54
         dpi = (per_inch * resolution[0][0] / resolution[0][1], per_inch * resolution[1][0] / resolution[1][1])
     icc, xmp = value(ICC_TAG), value(XMP_TAG)
+    directories = _directories(exif)
+    if is_ome(page.parent.pages.first.description):  # which Pillow does not read as the UTF-8 that it is
+        description = page.parent.pages.first.description
+        if len(page.parent.pages) > 1:
+            description = _ome_of_one_page(description, page.samplesperpixel)
+        directories[0] = {**directories.get(0, {}), DESCRIPTION: description}
     return Metadata(
         icc=bytes(icc) if icc else None,
-        exif=_directories(exif),
+        exif=directories,
         xmp=xmp.encode() if isinstance(xmp, str) else bytes(xmp) if xmp else None,
         dpi=dpi,
     )
@@ -159,7 +203,9 @@ def tiff_tags(metadata: Metadata) -> tuple[list[tuple], dict[str, Any]]:
     """The `extratags` and the other arguments of `tifffile.imwrite`."""
     tags: list[tuple] = []
     for tag, value in metadata.exif.get(0, {}).items():
-        if isinstance(value, str) and tag < 0x9C9B:
+        if tag == DESCRIPTION and is_ome(value):
+            tags.append((tag, 2, 0, value.encode(), True))
+        elif isinstance(value, str) and tag < 0x9C9B:
             tags.append((tag, 2, 0, value.encode("ascii", "replace").decode(), True))
     if metadata.xmp:
         tags.append((XMP_TAG, 1, len(metadata.xmp), metadata.xmp, True))
