@@ -31,6 +31,12 @@ PROTOCOL = 1001
 PICKLE_LIMIT = 16 << 20
 """Bytes of a pickle or a zip directory beyond which a file is refused; a thousand tensors take about 200 kB."""
 
+WORK_LIMIT = 500_000
+"""Most instructions of a pickle, and entries that they copy; a VDVAE with its optimizer's state has a third of that."""
+
+LARGEST_KEY = 2**31
+"""Integers as keys are an optimizer's numbers of its parameters, and below it."""
+
 NESTING_LIMIT = 100
 """Containers within containers beyond which a file is refused, so that whoever walks the result may recurse."""
 
@@ -281,7 +287,9 @@ def _load_legacy(file: _BoundedReader, path: str) -> Any:
 
     value = _unpickle(file, find=find)
     keys = _unpickle(file)
-    if type(keys) is not list or sorted(keys) != sorted(storages):
+    if type(keys) is not list or not all(type(key) is str for key in keys):
+        raise CheckpointError("has something else than a list of strings as the list of its storages")
+    if sorted(keys) != sorted(storages):
         raise CheckpointError(f"lists the storages {_short(keys)}, expected {_short(list(storages))}")
     end = os.fstat(file.fileno()).st_size
     for key in keys:
@@ -340,9 +348,13 @@ def _unpickle(
     end = file.tell() + limit
     argument: Any
     position: Any
+    work = 0
     for opcode, argument, position in pickletools.genops(file):
         if position >= end:
             raise CheckpointError(f"has a pickle of more bytes than the {limit} expected")
+        work += 1
+        if work > WORK_LIMIT:
+            raise CheckpointError(f"asks for more than {WORK_LIMIT} steps, which no checkpoint needs")
         match opcode.name:
             case "PROTO":
                 if argument != 2:
@@ -392,6 +404,9 @@ def _unpickle(
                     raise CheckpointError(
                         f"asks to call {_short(function)} with {_short(arguments)}, expected a tuple for a function"
                     )
+                work += sum(
+                    len(given) for given in arguments if isinstance(given, dict | list | tuple)
+                )  # it may be copied
                 stack.append(function(*arguments))
             case "BUILD":
                 stack.pop()
@@ -421,8 +436,9 @@ def _update(target: Any, pairs: Iterable[tuple[Any, Any]]) -> None:
     if type(target) is not dict:
         raise CheckpointError(f"asks to put entries into {_short(target)}, expected a dict")
     for key, item in pairs:
-        # Python hashes tuples recursively and without a limit, so a deep one as key would crash it.
-        if not isinstance(key, str | int | float | NoneType):
+        # Python hashes tuples recursively and without a limit, so a deep one as key would crash it; and large integers
+        # can be made that all have one hash.
+        if not (key is None or isinstance(key, str) or (isinstance(key, int) and 0 <= key < LARGEST_KEY)):
             raise CheckpointError(f"has {_short(key)} as the key of a dict, expected a string or number")
         target[key] = item
 

@@ -11,7 +11,12 @@ from flax.traverse_util import unflatten_dict
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from hvae_jax.operators.base import is_concrete
+
 _WINDOW = 11  # of the structural similarity, in pixels
+
+LARGEST_VALUE = 2.0
+"""Of a reference, whose noise may exceed 1; above it grey levels are meant."""
 
 LPIPS_SIDE = 31
 """Smallest side of an image that `lpips` takes: AlexNet's last layers then see one pixel."""
@@ -147,4 +152,6 @@ def _clipped_pair(image: ArrayLike, reference: ArrayLike) -> tuple[jax.Array, ja
         raise ValueError(f"expected two images (H, W, C) or (B, H, W, C) of one shape, got {x.shape} and {r.shape}")
     if not (jnp.issubdtype(x.dtype, jnp.floating) and jnp.issubdtype(r.dtype, jnp.floating)):
         raise ValueError(f"expected float images in [0, 1], got {x.dtype} and {r.dtype}")
+    if is_concrete(r) and r.size and float(jnp.max(r)) > LARGEST_VALUE:
+        raise ValueError(f"expected a reference in [0, 1], got values up to {jnp.max(r):g}: divide grey levels by 255")
     return jnp.clip(x, 0, 1), jnp.clip(r, 0, 1)

@@ -18,11 +18,10 @@ from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from hvae_jax.files import write_atomically
+from hvae_jax.images.formats import reason
 from hvae_jax.models import FAMILIES
 from hvae_jax.models.contract import HVAE, HierarchyConfig
-
-FORMAT = 1
-"""Version of the directory format; a newer one is refused."""
+from hvae_jax.prior_file import FORMAT, check_architecture, check_description, read_description
 
 BUNDLED = "natural-medium"
 """The prior that ships with the package."""
@@ -193,27 +192,19 @@ def load_prior(name: str | os.PathLike = BUNDLED) -> Prior:
         PriorError: there is no such prior, or it is damaged, foreign, or of a newer format.
     """
     directory = find_prior(name)
-    try:
-        description = json.loads((directory / "prior.json").read_text())
-        version = description.pop("format")
-    except FileNotFoundError:
-        raise PriorError(f"{directory} is not a prior: it has no prior.json") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PriorError(f"{directory}/prior.json is damaged or not a prior's: {error!r}") from error
-    if version != FORMAT:
-        raise PriorError(
-            f"{directory} has format {version!r}, this version of hvae_jax reads {FORMAT}; a newer one may read it"
-        )
+    description = _read(directory)
+    # All of it before reading parameters: what Orbax reads of wrong files may end long after the error.
+    if _digest(directory / "params") != description["sha256"]:
+        raise PriorError(f"the parameters in {directory} are damaged: their checksum is not that of prior.json")
     try:
         family = FAMILIES[description["family"]]
-        model = family.model(family.config.from_dict(description.pop("config")))
-        digest = description["sha256"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise PriorError(f"{directory}/prior.json describes no model that is known here: {error!r}") from error
-    # Both before reading: what Orbax reads of damaged files, or of wrong ones, may end long after the error.
-    if _digest(directory / "params") != digest:
-        raise PriorError(f"the parameters in {directory} are damaged: their checksum is not that of prior.json")
-    template = jax.eval_shape(model.initialize, jax.random.key(0))
+        config = family.config.from_dict(description["config"])
+        check_architecture(config)
+        model = family.model(config)
+        template = jax.eval_shape(model.initialize, jax.random.key(0))
+    except Exception as error:  # Flax and JAX raise many kinds for sizes that do not go together
+        raise PriorError(f"{directory}/prior.json describes no model that is known here: {reason(error)}") from error
+    description = {name: value for name, value in description.items() if name not in ("format", "config")}
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32, sharding=device), template)
     expected = _shapes(template)
@@ -222,8 +213,8 @@ def load_prior(name: str | os.PathLike = BUNDLED) -> Prior:
             saved = _shapes(checkpointer.metadata(directory / "params").item_metadata.tree)
             params = checkpointer.restore(directory / "params", wanted) if saved == expected else None
     except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise PriorError(f"the parameters in {directory} cannot be read: {reason}") from error
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise PriorError(f"the parameters in {directory} cannot be read: {first_line}") from error
     if params is None:
         wrong = {name for name, _ in saved.items() ^ expected.items()}
         raise PriorError(
@@ -242,17 +233,24 @@ def update_prior(directory: str | os.PathLike, **values: Any) -> None:
 
     Raises:
         PriorError: the folder holds no prior.
-        ValueError: a value that only `Prior.save` may write.
+        ValueError: a value that only `Prior.save` may write, or one that the schema does not allow.
     """
     if fixed := {"format", "family", "config", "sha256", "parameters", "dtype"} & set(values):
         raise ValueError(f"expected what a prior says of itself, got {min(fixed)}, which goes with its parameters")
-    path = Path(directory) / "prior.json"
-    try:
-        description = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise PriorError(f"{directory} is not a prior: its prior.json cannot be read: {error}") from error
+    description = _read(Path(directory))
     description = {name: value for name, value in (description | values).items() if value is not None}
-    write_atomically(path, (json.dumps(description, indent=2) + "\n").encode())
+    check_description(description)
+    write_atomically(Path(directory) / "prior.json", (json.dumps(description, indent=2) + "\n").encode())
+
+
+def _read(directory: Path) -> dict[str, Any]:
+    """A prior's description, checked; `PriorError` if there is none."""
+    try:
+        return read_description(directory / "prior.json")
+    except FileNotFoundError:
+        raise PriorError(f"{directory} is not a prior: it has no prior.json") from None
+    except (OSError, ValueError) as error:
+        raise PriorError(f"{directory}/prior.json is damaged or not a prior's: {reason(error)}") from error
 
 
 def find_prior(name: str | os.PathLike) -> Path:

@@ -376,6 +376,34 @@ def test_the_state_of_a_dict_has_no_effect(tmp_path, state):
     assert_same(load(tmp_path / "x.pt"), {})
 
 
+_PAIRS = b")q\0" + b"h\0h\0\x86q\0" * 60  # a tuple of two tuples of two tuples ..., each kept once
+ENDLESS = {
+    "keys that take hours to sort": (
+        legacy_file(b"}", keys=b"](" + _PAIRS + _PAIRS + b"e"),
+        "something else than a list of strings",
+    ),
+    "keys of one hash": (
+        zip_file(b"}(" + b"".join(put((2**61 - 1) * i) + b"N" for i in range(2, 50_000)) + b"u"),
+        "as the key of a dict, expected a string or number",
+    ),
+    "copies of copies": (
+        zip_file(
+            b"}(" + b"".join(put(str(i)) + b"N" for i in range(20_000)) + b"uq\1("
+            b"" + b"ccollections\nOrderedDict\nh\1\x85R" * 300 + b"t"
+        ),
+        "asks for more than 500000 steps",
+    ),
+    "16 MB of empty dicts": (zip_file(b"}" * (15 << 20)), "asks for more than 500000 steps"),
+}
+"""Files that run nothing, and yet would keep a naive reader busy."""
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_refused_in_bounded_time(marker, name):
+    content, reason = ENDLESS[name]
+    assert reason in refused(content)
+
+
 @pytest.mark.parametrize("name", ["string of 4 GB", "stride-0 bomb"])
 def test_refusals_take_no_memory(marker, name):
     content = legacy_file(BROKEN[name][0])

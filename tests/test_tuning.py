@@ -130,7 +130,11 @@ def test_a_journal_survives_a_kill(tmp_path, cut):
 @pytest.fixture
 def prior(tmp_path):
     """A prior on disk that recommends something for inpainting."""
-    return saved(tmp_path / "prior", {"Inpainting": [{"noise_std": 1.0}]})
+    return saved(tmp_path / "prior", {"Inpainting": [row(1.0)]})
+
+
+def row(noise_std):
+    return {"noise_std": noise_std, "temperature": 0.5, "decoder_std": 9.0, "max_iterations": 3, "returns": "x"}
 
 
 def saved(directory, settings, seed=0, **info):
@@ -230,10 +234,10 @@ def test_all_tasks(prior, photos, capsys):
 
 
 def test_former_names_are_replaced(tmp_path):
-    old = {name: [{"noise_std": 1.0, "temperature": 0.5}] for name in ("Blur", "SuperResolution", "Denoising")}
+    old = {name: [row(1.0)] for name in ("Blur", "SuperResolution", "Denoising")}
     directory = saved(tmp_path / "prior", old, settings_measured_on="others")
     prior = hj.load_prior(directory)
-    new = [{"noise_std": 2.0}]
+    new = [row(2.0)]
     tuning.write_settings(directory, prior, {"deblur": new, "denoise": new}, "photographs")
     found = described(directory)
     assert found["settings"] == {"deblur": new, "sr": old["SuperResolution"], "denoise": new}
@@ -244,14 +248,14 @@ def test_former_names_are_replaced(tmp_path):
 
 def test_deblurring_was_once_called_default(tmp_path):
     """The tasks that fell back to it keep its settings, without the numbers that were measured for deblurring."""
-    old = [{"noise_std": 1.0, "temperature": 0.5, "validation_psnr": 30.0}]
-    new = [{"noise_std": 2.0}]
+    old = [{**row(1.0), "validation_psnr": 30.0}]
+    new = [row(2.0)]
     directory = saved(tmp_path / "prior", {"default": old, "Denoising": new})
     prior = hj.load_prior(directory)
     tuning.write_settings(directory, prior, {"sr": new}, "photographs")
     assert described(directory)["settings"] == {"default": old, "denoise": new, "sr": new}
     tuning.write_settings(directory, prior, {"deblur": new}, "photographs")
-    same = [{"noise_std": 1.0, "temperature": 0.5}]
+    same = [row(1.0)]
     assert described(directory)["settings"] == {"deblur": new, "sr": new, "inpaint": same, "denoise": new}
 
 
@@ -260,7 +264,7 @@ def test_a_prior_that_was_trained_meanwhile_is_not_written(tmp_path):
     prior = hj.load_prior(directory)
     saved(directory, {}, seed=1)
     with pytest.raises(ValueError, match="expected the prior that was measured, got another one"):
-        tuning.write_settings(directory, prior, {"sr": [{"noise_std": 2.0}]}, "photographs")
+        tuning.write_settings(directory, prior, {"sr": [row(2.0)]}, "photographs")
     assert described(directory)["settings"] == {}
 
 

@@ -1,9 +1,11 @@
 """Blur kernels: made from numbers, or read from files."""
 
+import io
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +17,10 @@ from hvae_jax.images.read import decode_npy, read_image
 
 # In pixels, of kernels made from numbers: far above any blur worth restoring, and a slip fits in memory.
 _MAX_KERNEL_WIDTH = 256
+
+
+MOST_BYTES = 64 << 20
+"""Of a kernel's file, and of what it holds."""
 
 
 class Kernel(NamedTuple):
@@ -237,17 +243,28 @@ def _read_kernel(spec: str) -> np.ndarray:
             return image.alpha[..., 0]
         return image.pixels.mean(axis=-1)
     try:
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise ImageError(f"{path}: expected a kernel file of at most {MOST_BYTES} bytes, got {size}")
         if suffix in NPY:
             with open(path, "rb") as file:
-                return decode_npy(file)
+                return decode_npy(file, size)
         if suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                return _member(path, archive, archive.files, name)
+            with zipfile.ZipFile(path) as archive:
+                entries = {entry.removesuffix(".npy"): entry for entry in archive.namelist()}
+                chosen = entries[_chosen(path, list(entries), name)]
+                if archive.getinfo(chosen).file_size > MOST_BYTES:
+                    raise ImageError(f"{path}: expected an array of at most {MOST_BYTES} bytes, got a larger one")
+                content = archive.read(chosen)
+                return decode_npy(io.BytesIO(content), len(content))
         if suffix == ".mat":
-            from scipy.io import loadmat
+            from scipy.io import loadmat, whosmat
 
-            matrices = {key: value for key, value in loadmat(path).items() if not key.startswith("__")}
-            return np.asarray(_member(path, matrices, list(matrices), name))
+            shapes = {key: shape for key, shape, _ in whosmat(path) if not key.startswith("__")}
+            chosen = _chosen(path, list(shapes), name)
+            if 8 * math.prod(shapes[chosen]) > MOST_BYTES:
+                raise ImageError(f"{path}: expected a matrix of at most {MOST_BYTES} bytes, got {shapes[chosen]}")
+            return np.asarray(loadmat(path, variable_names=[chosen])[chosen])
         lines = path.read_text(encoding="utf-8-sig").replace(",", " ").replace(";", " ").splitlines()
         rows = [line.split() for line in lines if line.strip() and not line.lstrip().startswith("#")]
         return np.array([[float(number) for number in row] for row in rows])
@@ -257,8 +274,8 @@ def _read_kernel(spec: str) -> np.ndarray:
         raise ImageError(f"{path}: expected a kernel, got: {reason(error)}") from error
 
 
-def _member(path: Path, arrays: Mapping[str, np.ndarray], names: Sequence[str], name: str | None) -> np.ndarray:
-    """One of several arrays."""
+def _chosen(path: Path, names: Sequence[str], name: str | None) -> str:
+    """The name of one of several arrays."""
     if name is None and len(names) == 1:
         name = names[0]
     if name is None:
@@ -266,4 +283,4 @@ def _member(path: Path, arrays: Mapping[str, np.ndarray], names: Sequence[str], 
         raise ImageError(f"{path}: expected one array, got {len(names)}; {choice}")
     if name not in names:
         raise ImageError(f"{path}: expected an array named {name}, got {', '.join(names)}")
-    return arrays[name]
+    return name

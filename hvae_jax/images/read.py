@@ -4,10 +4,11 @@ import io
 import logging
 import math
 import os
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -36,6 +37,9 @@ from hvae_jax.images.metadata import Metadata
 
 NOISE_PROFILE = 51041
 """The tag of a DNG's noise model."""
+
+MOST_VALUES = 10**9
+"""Of a picture, over all channels; Pillow has such a bound of its own for the formats that it reads."""
 
 _PILLOW = ("PNG", "JPEG", "TIFF", "WEBP", "AVIF", "BMP")
 
@@ -141,7 +145,9 @@ def _decode(source: Source, file: OpenFile, page: int | None) -> Image:
     if start.startswith(LFS_SIGNATURE):
         raise ImageError(f"{name_of(source)}: expected an image, got a Git LFS pointer; run git lfs pull")
     if start.startswith(NPY_SIGNATURE) or suffix == ".npy":
-        return _to_image(source, _one_of(source, decode_npy(file), page, stacked=4))
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        return _to_image(source, _one_of(source, decode_npy(file, size), page, stacked=4))
     if start.startswith(FITS_SIGNATURE):
         return _to_image(source, _one_of(source, _decode_fits(source, file), page, stacked=3))
     if suffix in RAW:
@@ -157,10 +163,35 @@ def _decode(source: Source, file: OpenFile, page: int | None) -> Image:
     return _decode_pillow(source, file)
 
 
-def decode_npy(file: OpenFile) -> np.ndarray:
-    """The array of a NPY file."""
+def decode_npy(file: BinaryIO | OpenFile, size: int) -> np.ndarray:
+    """The array of a NPY file of so many bytes."""
+    version = np.lib.format.read_magic(file)
+    read_header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }.get(version)
+    if read_header is None:
+        raise ValueError(f"expected version 1 or 2 of the NPY format, got {version}")
+    shape, _, dtype = read_header(file)
+    if math.prod(shape) * dtype.itemsize > size:  # before so much memory is asked for
+        raise ValueError(f"expected an array of at most the file's {size} bytes, got {shape} of {dtype}")
+    file.seek(0)
     # Unlike numpy.load, this never takes it for an archive or a pickle.
     return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _check_inflated(name: str, parts: Iterable[bytes], size: int) -> None:
+    """Refuse deflated data of more than so many bytes, without inflating more; decoders would inflate it all."""
+    inflate, left = zlib.decompressobj(), size
+    for part in parts:
+        while part:
+            inflated = len(inflate.decompress(part, min(left + 1, 1 << 20)))
+            left -= inflated
+            if left < 0:
+                raise ImageError(f"{name}: expected {size} bytes of samples, as its header says, got more")
+            part = inflate.unconsumed_tail
+            if inflate.eof:
+                return
 
 
 def _one_of(source: Source, samples: np.ndarray, page: int | None, stacked: int) -> np.ndarray:
@@ -213,6 +244,11 @@ def _decode_png16(source: Source, file: OpenFile) -> Image:
     with PIL.Image.open(file, formats=("PNG",)) as image:
         orientation = image.getexif().get(around.ORIENTATION, 1)
         found = around.of_pillow(image)
+        # Seven interlaced parts have a byte more per row than one picture.
+        rows_of_samples = image.height * (image.width * 8 + 1) + 8 * (image.height + image.width)
+        file.seek(0)
+        chunks = (content for kind, content in png.Reader(file=file).chunks() if kind == b"IDAT")
+        _check_inflated(name_of(source), chunks, rows_of_samples)
         file.seek(0)
         width, height, rows, info = png.Reader(file=file).asDirect()
         samples = np.stack([np.asarray(row, np.uint16) for row in rows]).reshape(height, width, -1)
@@ -254,6 +290,13 @@ def _decode_tiff(source: Source, file: OpenFile, number: int | None) -> Image:
             return _divided(picture) if _associated(page) else picture
         if page.photometric not in (0, 1, 2):  # white is zero, black is zero, RGB
             raise ImageError(f"{name_of(source)}: expected a grey or RGB TIFF file, got {page.photometric.name}")
+        if page.size > MOST_VALUES:
+            raise ImageError(f"{name_of(source)}: expected at most {MOST_VALUES:.0e} samples, got {page.shape}")
+        if page.compression in (8, 32946):  # deflate, in strips or tiles of one size
+            segment = math.prod(page.chunks) * page.dtype.itemsize
+            for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+                file.seek(offset)
+                _check_inflated(name_of(source), [file.read(count)], segment)
         try:
             samples = page.asarray()
         except ValueError as error:
@@ -338,7 +381,11 @@ def _decode_fits(source: Source, file: OpenFile) -> np.ndarray:
     except ImportError:
         raise missing_package(source, "astropy", "a FITS file") from None
     with fits.open(io.BytesIO(file.read())) as units:
-        data = next((unit.data for unit in units if unit.data is not None and unit.data.ndim >= 2), None)
+        pictures = (unit for unit in units if unit.is_image and len(unit.shape) >= 2)
+        unit = next(pictures, None)
+        if unit is not None and math.prod(unit.shape) > MOST_VALUES:
+            raise ImageError(f"{name_of(source)}: expected at most {MOST_VALUES:.0e} samples, got {unit.shape}")
+        data = None if unit is None else unit.data
     if data is None:
         raise ImageError(f"{name_of(source)}: expected a FITS file with a picture, got none")
     return data.astype(data.dtype.newbyteorder("=")) if data.dtype.kind in "fu" else data.astype(np.float32)

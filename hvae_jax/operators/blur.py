@@ -12,6 +12,9 @@ from jaxtyping import Array, Complex, Float
 from hvae_jax.operators.base import Kernel, Operator, Shape, check_image_shape, is_concrete
 from hvae_jax.operators.conjugate_gradient import Map
 
+LARGEST_WEIGHT, LEAST_SUM = 1e30, 1e-30
+"""Beyond these the sum of a kernel in single precision is not known."""
+
 
 class Blur(Operator, arrays=("kernel",)):
     """Circular blur, (A x)[i] = Σ_j k[j] x[i + c − j] with the kernel's centre c = size//2 on each axis.
@@ -78,7 +81,9 @@ def as_kernel(kernel: Kernel, normalize: bool) -> Float[Array, "*batch kernel_he
     if known is not None:
         if not np.isfinite(known).all():
             raise ValueError("a kernel must be finite, got NaN or infinite values")
-        if normalize and not (known.sum(axis=(-2, -1)) > 0).all():
+        if np.abs(known).max() > LARGEST_WEIGHT:
+            raise ValueError(f"a kernel's values must be at most {LARGEST_WEIGHT:g}, got {np.abs(known).max():g}")
+        if normalize and not (known.sum(axis=(-2, -1)) > LEAST_SUM).all():
             raise ValueError(
                 f"a kernel that is normalized must have a positive sum, got {known.sum(axis=(-2, -1))}; "
                 "normalize=False takes it as it is"
