@@ -40,6 +40,7 @@ TOOLS = {
     "speed": "benchmarks.speed",
     "vdvae": "benchmarks.vdvae",
     "conversion": "benchmarks.conversion",
+    "fuzz": "benchmarks.fuzz",
     "fit-epll": "benchmarks.methods.fit_epll",
 }
 """What is no experiment: a module with `add_options` and `run(args, command)`."""

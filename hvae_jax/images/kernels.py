@@ -246,11 +246,12 @@ def _read_kernel(spec: str) -> np.ndarray:
         size = path.stat().st_size
         if size > MOST_BYTES:
             raise ImageError(f"{path}: expected a kernel file of at most {MOST_BYTES} bytes, got {size}")
+        # Read at once, so that a damaged length asks for no more memory than there is file.
+        file = io.BytesIO(path.read_bytes())
         if suffix in NPY:
-            with open(path, "rb") as file:
-                return decode_npy(file, size)
+            return decode_npy(file, size)
         if suffix == ".npz":
-            with zipfile.ZipFile(path) as archive:
+            with zipfile.ZipFile(file) as archive:
                 entries = {entry.removesuffix(".npy"): entry for entry in archive.namelist()}
                 chosen = entries[_chosen(path, list(entries), name)]
                 if archive.getinfo(chosen).file_size > MOST_BYTES:
@@ -260,12 +261,13 @@ def _read_kernel(spec: str) -> np.ndarray:
         if suffix == ".mat":
             from scipy.io import loadmat, whosmat
 
-            shapes = {key: shape for key, shape, _ in whosmat(path) if not key.startswith("__")}
+            shapes = {key: shape for key, shape, _ in whosmat(file) if not key.startswith("__")}
             chosen = _chosen(path, list(shapes), name)
             if 8 * math.prod(shapes[chosen]) > MOST_BYTES:
                 raise ImageError(f"{path}: expected a matrix of at most {MOST_BYTES} bytes, got {shapes[chosen]}")
-            return np.asarray(loadmat(path, variable_names=[chosen])[chosen])
-        lines = path.read_text(encoding="utf-8-sig").replace(",", " ").replace(";", " ").splitlines()
+            file.seek(0)
+            return np.asarray(loadmat(file, variable_names=[chosen])[chosen])
+        lines = file.read().decode("utf-8-sig").replace(",", " ").replace(";", " ").splitlines()
         rows = [line.split() for line in lines if line.strip() and not line.lstrip().startswith("#")]
         return np.array([[float(number) for number in row] for row in rows])
     except ImageError:

@@ -1,6 +1,7 @@
 """Pictures in files, read into memory."""
 
 import io
+import itertools
 import logging
 import math
 import os
@@ -37,6 +38,15 @@ from hvae_jax.images.metadata import Metadata
 
 NOISE_PROFILE = 51041
 """The tag of a DNG's noise model."""
+
+READ_AT_ONCE = 256 << 20
+"""Bytes of a file up to which it is."""
+
+LEAST_PAGE = 18
+"""Bytes of a TIFF page's directory with one entry."""
+
+MOST_PACKED = 1100
+"""Bytes of samples that a byte of a file stands for, at most, in the formats that lose nothing but AVIF and WebP."""
 
 MOST_VALUES = 10**9
 """Of a picture, over all channels; Pillow has such a bound of its own for the formats that it reads."""
@@ -131,7 +141,8 @@ def count_pages(source: Source) -> int:
 def _opened(source: Source) -> Iterator[OpenFile]:
     if isinstance(source, str | os.PathLike):
         with open(source, "rb") as file:
-            yield file
+            # Read at once, so that a damaged length asks for no more memory than there is file.
+            yield io.BytesIO(file.read()) if os.fstat(file.fileno()).st_size <= READ_AT_ONCE else file
     else:
         source.seek(0)
         yield source
@@ -180,6 +191,19 @@ def decode_npy(file: BinaryIO | OpenFile, size: int) -> np.ndarray:
     return np.lib.format.read_array(file, allow_pickle=False)
 
 
+def _check_declared(source: Source, file: OpenFile, height: int, width: int) -> None:
+    """Refuse a header that tells of more pixels than a file of this size can hold, before there is room made for them.
+
+    Deflate, LZW and runs of equal samples pack at most about a thousand bytes, of at least an eighth of a pixel each,
+    into one.
+    """
+    position = file.tell()
+    size = file.seek(0, os.SEEK_END)
+    file.seek(position)
+    if height * width > 8 * MOST_PACKED * size:
+        raise ImageError(f"{name_of(source)}: expected a picture that fits its {size} bytes, got {height}x{width}")
+
+
 def _check_inflated(name: str, parts: Iterable[bytes], size: int) -> None:
     """Refuse deflated data of more than so many bytes, without inflating more; decoders would inflate it all."""
     inflate, left = zlib.decompressobj(), size
@@ -215,6 +239,8 @@ def _decode_pillow(source: Source, file: OpenFile) -> Image:
     with PIL.Image.open(file, formats=_PILLOW) as image:
         if image.format in ("PNG", "WEBP", "AVIF") and getattr(image, "is_animated", False):
             raise ImageError(f"{name_of(source)}: expected a single picture, got an animation")
+        if image.format in ("PNG", "TIFF", "BMP"):
+            _check_declared(source, file, image.height, image.width)
         found = around.of_pillow(image)
         # Pillow turns a TIFF upright while loading it, after which this tag is gone.
         image.load()
@@ -244,6 +270,7 @@ def _decode_png16(source: Source, file: OpenFile) -> Image:
     with PIL.Image.open(file, formats=("PNG",)) as image:
         orientation = image.getexif().get(around.ORIENTATION, 1)
         found = around.of_pillow(image)
+        _check_declared(source, file, image.height, image.width)
         # Seven interlaced parts have a byte more per row than one picture.
         rows_of_samples = image.height * (image.width * 8 + 1) + 8 * (image.height + image.width)
         file.seek(0)
@@ -268,8 +295,12 @@ def _quiet() -> Iterator[None]:
 
 
 def _pages(tiff: Any) -> list[Any]:
-    """Without thumbnails."""
-    return [page for page in tiff.pages if not page.is_reduced]
+    """Without thumbnails; ValueError for a damaged file, whose pages go round in circles."""
+    most = tiff.filehandle.size // LEAST_PAGE + 1
+    pages = list(itertools.islice(tiff.pages, most + 1))
+    if len(pages) > most:
+        raise ValueError("its pages go round in circles")
+    return [page for page in pages if not page.is_reduced]
 
 
 def _decode_tiff(source: Source, file: OpenFile, number: int | None) -> Image:
@@ -290,6 +321,7 @@ def _decode_tiff(source: Source, file: OpenFile, number: int | None) -> Image:
             return _divided(picture) if _associated(page) else picture
         if page.photometric not in (0, 1, 2):  # white is zero, black is zero, RGB
             raise ImageError(f"{name_of(source)}: expected a grey or RGB TIFF file, got {page.photometric.name}")
+        _check_declared(source, file, page.imagelength, page.imagewidth)
         if page.size > MOST_VALUES:
             raise ImageError(f"{name_of(source)}: expected at most {MOST_VALUES:.0e} samples, got {page.shape}")
         if page.compression in (8, 32946):  # deflate, in strips or tiles of one size
