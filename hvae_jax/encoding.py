@@ -195,6 +195,10 @@ def level_temperature(prior: Prior, batch: int, temperature: ArrayLike, dtype: A
     return jnp.broadcast_to(tau, (shape[0] if len(shape) == 2 else 1, levels))
 
 
+LARGEST_TEMPERATURE = 100.0
+"""Far above any of use; the variance of a prior so hot is still a number."""
+
+
 def check_temperature(temperature: ArrayLike, beta: ArrayLike, bounded: bool = True) -> None:
     """Refuse a known temperature for which βS_q + λS_p may not be positive."""
     if isinstance(temperature, jax.core.Tracer) or isinstance(beta, jax.core.Tracer):
@@ -202,6 +206,8 @@ def check_temperature(temperature: ArrayLike, beta: ArrayLike, bounded: bool = T
     tau, b = np.asarray(temperature, np.float64), np.asarray(beta, np.float64)
     if not (np.isfinite(tau).all() and (tau > 0).all()):
         raise ValueError(f"temperature must be positive and finite, got {temperature}")
+    if not (tau <= LARGEST_TEMPERATURE).all():
+        raise ValueError(f"temperature must be at most {LARGEST_TEMPERATURE:g}, got {temperature}")
     if not (np.isfinite(b).all() and (b > 0).all()):
         raise ValueError(f"beta must be positive and finite, got {beta}")
     # A little above 1/β for temperatures that were rounded to float32.

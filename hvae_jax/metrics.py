@@ -147,7 +147,10 @@ def _lpips_weights() -> dict:
 
 
 def _clipped_pair(image: ArrayLike, reference: ArrayLike) -> tuple[jax.Array, jax.Array]:
-    x, r = jnp.asarray(image), jnp.asarray(reference)
+    try:
+        x, r = jnp.asarray(image), jnp.asarray(reference)
+    except (TypeError, OverflowError) as error:
+        raise ValueError(f"expected two float images in [0, 1], got {error}") from error
     if x.shape != r.shape or x.ndim not in (3, 4):
         raise ValueError(f"expected two images (H, W, C) or (B, H, W, C) of one shape, got {x.shape} and {r.shape}")
     if not (jnp.issubdtype(x.dtype, jnp.floating) and jnp.issubdtype(r.dtype, jnp.floating)):

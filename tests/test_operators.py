@@ -472,7 +472,7 @@ A_MASK = np.ones((12, 16))
             r"must have shape \(12, 15, 3\).* got \(12, 16, 3\)",
         ),
         (lambda: ops.Linear(jnp.sum, (4, 4, 1)).adjoint(X), r"must have shape \(\).* got \(12, 16, 3\)"),
-        (lambda: ops.Denoising().data_step(X, X, -1.0), "ratio must be positive, got -1.0"),
+        (lambda: ops.Denoising().data_step(X, X, -1.0), "ratio must be positive and at most 1e\\+30, got -1.0"),
         (lambda: ops.Denoising().data_step(X, X, np.ones(1)), r"ratio must be a number or .* shape \(1,\)"),
         (lambda: ops.Denoising().data_step(XS, XS, np.ones(3)), r"one per image of u .* shape \(3,\)"),
         (

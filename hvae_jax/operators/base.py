@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, NoReturn, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
@@ -20,6 +21,10 @@ Kernel: TypeAlias = Real[ArrayLike, "*batch kernel_height kernel_width"] | Seque
 DataStep: TypeAlias = Callable[
     [Float[ArrayLike, "*batch height width channels"], Ratio], Float[Array, "*batch height width channels"]
 ]
+
+
+LARGEST_RATIO = 1e30
+"""Of a data step; beyond it the step leaves u as it is."""
 
 
 class Operator(abc.ABC):
@@ -198,6 +203,7 @@ class Operator(abc.ABC):
         """
         _check_method(method, cg_steps, cg_tolerance)
         _check_ratio(ratio)
+        ratio = float(ratio) if isinstance(ratio, numbers.Real) else ratio  # of an integer there are many sizes
         return _data_step(self, as_float(u, "u"), as_float(y, "the observation"), ratio, method, cg_steps, cg_tolerance)
 
     def data_step_for(
@@ -294,14 +300,22 @@ def _check_method(method: str, cg_steps: int | None, cg_tolerance: float | Array
 
 
 def _check_ratio(ratio: Ratio) -> None:
-    """Refuse a number below 0 as the ratio of a data step."""
-    if isinstance(ratio, numbers.Real) and not ratio >= 0:
-        raise ValueError(f"ratio must be positive, got {ratio}")
+    """Refuse known numbers below 0, or that single precision does not hold, as the ratio of a data step."""
+    if not is_concrete(ratio):
+        return
+    known = np.asarray(ratio)
+    if known.dtype.kind not in "fiub" and not isinstance(ratio, numbers.Real):
+        raise ValueError(f"ratio must be a number or one per image, got {known.dtype}")
+    if not ((known >= 0) & (known <= LARGEST_RATIO)).all():
+        raise ValueError(f"ratio must be positive and at most {LARGEST_RATIO:g}, got {ratio}")
 
 
 def as_float(value: ArrayLike, name: str) -> Array:
     """The value as a float32 or float64 array; `name` is what an error calls it."""
-    array = jnp.asarray(value)
+    try:
+        array = jnp.asarray(value)
+    except (TypeError, OverflowError) as error:  # what is no array, or an integer too large for one
+        raise ValueError(f"{name} must be a float32 or float64 array, got {type(value).__name__}") from error
     if array.dtype not in (jnp.float32, jnp.float64):
         raise ValueError(f"{name} must be a float32 or float64 array, got {array.dtype}")
     return array

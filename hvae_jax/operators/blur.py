@@ -69,16 +69,13 @@ class Blur(Operator, arrays=("kernel",)):
 
 def as_kernel(kernel: Kernel, normalize: bool) -> Float[Array, "*batch kernel_height kernel_width"]:
     """The kernel as a checked float array, divided by its sum if asked; see `Blur`."""
-    # Checked in numpy: inside a compiled function jax would make tracers even of known values.
-    known = np.asarray(kernel) if is_concrete(kernel) else None
-    kernel = jnp.asarray(kernel)
-    if kernel.ndim not in (2, 3) or 0 in kernel.shape:
-        raise ValueError(f"a kernel must be (height, width) or (batch, height, width), got shape {kernel.shape}")
-    if not jnp.issubdtype(kernel.dtype, jnp.floating):
-        if not jnp.issubdtype(kernel.dtype, jnp.integer):
-            raise ValueError(f"a kernel must be of real numbers, got {kernel.dtype}")
-        kernel = kernel.astype(float)
-    if known is not None:
+    if not is_concrete(kernel):
+        kernel = jnp.asarray(kernel)
+        _check_matrices(kernel)
+        kernel = kernel if jnp.issubdtype(kernel.dtype, jnp.floating) else kernel.astype(float)
+    else:  # checked in NumPy: inside a compiled function JAX would make tracers even of known values
+        known = np.asarray(kernel)
+        _check_matrices(known)
         if not np.isfinite(known).all():
             raise ValueError("a kernel must be finite, got NaN or infinite values")
         if np.abs(known).max() > LARGEST_WEIGHT:
@@ -88,7 +85,16 @@ def as_kernel(kernel: Kernel, normalize: bool) -> Float[Array, "*batch kernel_he
                 f"a kernel that is normalized must have a positive sum, got {known.sum(axis=(-2, -1))}; "
                 "normalize=False takes it as it is"
             )
+        kernel = jnp.asarray(known if known.dtype.kind == "f" else known.astype(float))
     return kernel / kernel.sum(axis=(-2, -1), keepdims=True) if normalize else kernel
+
+
+def _check_matrices(kernel: Any) -> None:
+    """Refuse a kernel of another rank, or that is not of real numbers."""
+    if kernel.ndim not in (2, 3) or 0 in kernel.shape:
+        raise ValueError(f"a kernel must be (height, width) or (batch, height, width), got shape {kernel.shape}")
+    if not (jnp.issubdtype(kernel.dtype, jnp.floating) or jnp.issubdtype(kernel.dtype, jnp.integer)):
+        raise ValueError(f"a kernel must be of real numbers, got {kernel.dtype}")
 
 
 def check_kernel_fits(kernel: Array, image_shape: Shape) -> Shape:

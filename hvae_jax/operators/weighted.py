@@ -32,7 +32,10 @@ class Weighted(Operator, arrays=("operator", "weight"), static=("exact",)):
     exact: bool
 
     def __init__(self, operator: Operator, weight: ArrayLike) -> None:
-        known = np.asarray(weight, np.float32)
+        known = np.asarray(weight)
+        if known.dtype.kind not in "fiu":
+            raise ValueError(f"weights must be real numbers, got {known.dtype}")
+        known = known.astype(np.float32)
         known = known.reshape((1,) * (3 - known.ndim) + known.shape) if known.ndim < 3 else known
         if known.ndim != 3 or not (np.isfinite(known) & (known > 0)).all():
             raise ValueError(f"weights must be positive, (height, width, channels), got shape {known.shape}")
