@@ -113,7 +113,7 @@ class _AlexNetDistance(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B H W 3"], r: Float[Array, "B H W 3"]) -> Float[Array, " B"]:
         shift, scale = jnp.array([-0.030, -0.088, -0.188]), jnp.array([0.458, 0.448, 0.450])
-        h = (jnp.concatenate([x, r]) - shift) / scale
+        h = (jnp.concatenate([x, r]) - shift[None, None, None]) / scale[None, None, None]
         distance = jnp.zeros(x.shape[0])
         # Channels, side, stride and padding of each convolution, and whether pooling precedes it.
         layers = ((64, 11, 4, 2, False), (192, 5, 1, 2, True), (384, 3, 1, 1, True), (256, 3, 1, 1, False))

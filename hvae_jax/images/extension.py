@@ -8,6 +8,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from hvae_jax.operators import conjugate_gradient
+from hvae_jax.operators.blur import divided
 
 
 @partial(jax.jit, static_argnames="steps")
@@ -32,7 +33,7 @@ def continued(
     """
     shape = observed_at.shape
     blur = jnp.fft.rfft2(point_spread)
-    rows, columns = jnp.fft.fftfreq(shape[0])[:, None], jnp.fft.rfftfreq(shape[1])
+    rows, columns = jnp.fft.fftfreq(shape[0])[:, None], jnp.fft.rfftfreq(shape[1])[None]
     laplacian = 4 - 2 * jnp.cos(2 * jnp.pi * rows) - 2 * jnp.cos(2 * jnp.pi * columns)
     penalty = smoothness * laplacian
     # Parseval: a half spectrum stands for the whole one, whose inner columns it holds once.
@@ -57,7 +58,7 @@ def continued(
             masked_adjoint(observed - mean),
             steps,
             0.0,
-            precondition=lambda residual: residual / power,
+            precondition=lambda residual: divided(residual, power),
             inner=inner,
         )
         return blurred(x) + mean

@@ -135,7 +135,7 @@ class Unpool(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
         h = upsample(leaky_relu(conv(self.features, 1, name="conv", dtype=self.dtype)(x)), self.stride)
-        return h + self.param("scale_bias", nn.initializers.zeros, (self.features,)).astype(h.dtype)
+        return h + self.param("scale_bias", nn.initializers.zeros, (self.features,)).astype(h.dtype)[None, None, None]
 
 
 def upsample(x: Float[Array, "B H W C"], factor: int) -> Float[Array, "B h w C"]:
@@ -145,7 +145,8 @@ def upsample(x: Float[Array, "B H W C"], factor: int) -> Float[Array, "B h w C"]
 
 def average_pool(x: Float[Array, "B H W C"], factor: int) -> Float[Array, "B h w C"]:
     """Mean over factor x factor cells."""
-    return nn.avg_pool(x, (factor, factor), (factor, factor))
+    b, h, w, c = x.shape
+    return x.reshape(b, h // factor, factor, w // factor, factor, c).mean(axis=(2, 4))
 
 
 def space_to_depth(x: Float[Array, "B H W C"], factor: int) -> Float[Array, "B h w D"]:

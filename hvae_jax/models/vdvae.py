@@ -327,7 +327,7 @@ class VDVAE(nn.Module):
         for i, (r, levels) in enumerate(zip(self.config.resolutions, self.levels, strict=True)):
             h = jnp.zeros((batch, r.size, r.size, r.width), dtype)
             if i < len(self.bias_maps):
-                h = h + self.bias_maps[i]
+                h = h + self.bias_maps[i][None]
             if i > 0:
                 coarse = states[-1][..., : r.width]
                 h = h + upsample(coarse, r.size // coarse.shape[1])
@@ -340,7 +340,7 @@ class VDVAE(nn.Module):
 
     def decode(self, features: Float[Array, "B H W D"]) -> LogisticMixtureDecoder:
         """The decoder's distribution of images in [-1, 1]."""
-        parameters = self.output_conv(features * self.gain + self.bias)
+        parameters = self.output_conv(features * self.gain[None, None, None] + self.bias[None, None, None])
         return LogisticMixtureDecoder.of(parameters, self.config.channels)
 
     def __call__(

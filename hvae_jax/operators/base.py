@@ -321,6 +321,11 @@ def as_float(value: ArrayLike, name: str) -> Array:
     return array
 
 
+def of_rank(array: Array, rank: int) -> Array:
+    """An array with axes of length 1 before its own, for images that may be a batch."""
+    return array.reshape((1,) * (rank - array.ndim) + array.shape)
+
+
 def check_image_shape(shape: Shape, name: str) -> Shape:
     """The shape as a tuple, if it is one of an image or of a batch of images."""
     if len(shape) not in (3, 4):

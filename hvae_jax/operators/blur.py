@@ -6,10 +6,11 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float
 
-from hvae_jax.operators.base import Kernel, Operator, Shape, check_image_shape, is_concrete
+from hvae_jax.operators.base import Kernel, Operator, Shape, check_image_shape, is_concrete, of_rank
 from hvae_jax.operators.conjugate_gradient import Map
 
 LARGEST_WEIGHT, LEAST_SUM = 1e30, 1e-30
@@ -56,7 +57,7 @@ class Blur(Operator, arrays=("kernel",)):
 
         def step(u: Array, ratio: Array) -> Array:
             residual = observed - spectrum * fft(u)
-            return u + inverse_fft(spectrum.conj() * residual / (power + ratio), u.shape)
+            return u + inverse_fft(divided(spectrum.conj() * residual, power + ratio), u.shape)
 
         return step
 
@@ -124,14 +125,20 @@ def on_grid(kernel: Float[Array, "*batch height width"], image_shape: Shape, dty
 
 def transfer_function(
     kernel: Float[Array, "*batch height width"], image_shape: Shape, dtype: Any
-) -> Complex[Array, "*batch image_height half_width 1"]:
+) -> Complex[Array, "*images image_height half_width 1"]:
     """The kernel's spectrum, which multiplies `fft` of an image of this shape."""
-    return jnp.fft.rfft2(on_grid(kernel, image_shape, dtype))[..., None]
+    spectrum = jnp.fft.rfft2(on_grid(kernel, image_shape, dtype))[..., None]
+    return of_rank(spectrum, len(image_shape))
 
 
 def filter_image(spectrum: Array, x: Array) -> Array:
     """Multiplies the image's spectrum."""
     return inverse_fft(spectrum * fft(x), x.shape)
+
+
+def divided(spectrum: Array, by: Array) -> Array:
+    """A spectrum over real numbers."""
+    return lax.complex(spectrum.real / by, spectrum.imag / by)
 
 
 def fft(x: Array) -> Array:

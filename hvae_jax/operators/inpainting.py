@@ -11,7 +11,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Shaped
 
-from hvae_jax.operators.base import Operator, Shape, check_image_shape, is_concrete
+from hvae_jax.operators.base import Operator, Shape, check_image_shape, is_concrete, of_rank
 from hvae_jax.operators.conjugate_gradient import Map
 
 
@@ -43,7 +43,8 @@ class Inpainting(Operator, arrays=("mask",)):
                 "a mask must hold 1 where observed and 0 where missing, "
                 f"got values from {np.min(mask)} to {np.max(mask)}"
             )
-        observed = jnp.asarray(mask) != 0
+        mask = jnp.asarray(mask)
+        observed = mask if mask.dtype == bool else mask != 0
         self._set(mask=observed[..., None] if observed.ndim == 2 else observed)
 
     def image_shape(self, observation_shape: Shape) -> Shape:
@@ -61,7 +62,7 @@ class Inpainting(Operator, arrays=("mask",)):
 
         def select(x: Array) -> Array:
             # Not a product: a missing pixel may be marked by NaN.
-            return jnp.where(self.mask, x, 0)
+            return jnp.where(of_rank(self.mask, x.ndim), x, 0)
 
         return select, select
 
@@ -69,18 +70,19 @@ class Inpainting(Operator, arrays=("mask",)):
         self, y: Float[ArrayLike, "*batch height width channels"]
     ) -> Float[Array, "*batch height width channels"]:
         """Zeros at the missing pixels; see `Operator.observed`."""
-        return jnp.where(self.mask, y, 0)
+        y = jnp.asarray(y)
+        return jnp.where(of_rank(self.mask, y.ndim), y, 0)
 
     def exact_step(self, y: Array) -> Callable[[Array, Array], Array]:
         """(y + ratio u)/(1 + ratio) where observed, u elsewhere; see `Operator.exact_step`."""
-        return lambda u, ratio: u + jnp.where(self.mask, y - u, 0) / (1 + ratio)
+        return lambda u, ratio: u + jnp.where(of_rank(self.mask, y.ndim), y - u, 0) / (1 + ratio)
 
     def initial(
         self, y: Float[ArrayLike, "*batch height width channels"]
     ) -> Float[Array, "*batch height width channels"]:
         """The observation with its holes filled smoothly; see `Operator.initial` and `smooth_fill`."""
         y, shape = self._observation(y)
-        return smooth_fill(y, jnp.broadcast_to(self.mask, shape))
+        return smooth_fill(y, jnp.broadcast_to(of_rank(self.mask, y.ndim), shape))
 
 
 class Denoising(Operator):

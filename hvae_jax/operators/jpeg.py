@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Real
 from scipy.fft import dct
 
 from hvae_jax.images.jpeg import SIDE, SNAPPED
-from hvae_jax.operators.base import Operator, Shape
+from hvae_jax.operators.base import Operator, Shape, of_rank
 from hvae_jax.operators.conjugate_gradient import Map
 
 YCBCR = np.array(
@@ -110,7 +110,7 @@ class Jpeg(Operator, arrays=("matrix", "weight", "cell", "before", "basis", "pow
         values = jnp.asarray(values)
         if values.shape[-1] != len(self.weight):  # of a grey picture, for each channel
             values = jnp.repeat(values, self.channels, axis=-1)
-        return values * self.weight
+        return values * of_rank(self.weight.astype(values.dtype), values.ndim)
 
     def image_shape(self, observation_shape: Shape) -> Shape:
         """Shape of the images whose units have these coefficients; see `Operator.image_shape`."""
@@ -158,7 +158,7 @@ class Jpeg(Operator, arrays=("matrix", "weight", "cell", "before", "basis", "pow
     def _solve(self, r: Array, ratio: Array | float = 0.0) -> Array:
         """(A Aᵀ + ratio)⁻¹ r = V (Λ + ratio)⁻¹ Vᵀ r."""
         basis = self.basis.astype(r.dtype)
-        return (r @ basis / (self.power.astype(r.dtype) + ratio)) @ basis.T
+        return (r @ basis / (of_rank(self.power.astype(r.dtype), r.ndim) + ratio)) @ basis.T
 
     def within_cells(
         self,
@@ -182,7 +182,7 @@ class Jpeg(Operator, arrays=("matrix", "weight", "cell", "before", "basis", "pow
         x, y = jnp.asarray(x), jnp.asarray(y)
         forward, adjoint = self.bind(x.shape, x.dtype)
         beyond = y - forward(x)
-        cell = (self.cell + margin * self.before).astype(x.dtype)
+        cell = of_rank((self.cell + margin * self.before).astype(x.dtype), y.ndim)
         return x + adjoint(self._solve(beyond - jnp.clip(beyond, -cell, cell)))
 
     def initial(self, y: Float[ArrayLike, "*batch rows columns coefficients"]) -> Float[Array, "*batch height width C"]:

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from hvae_jax.operators.base import Kernel, Operator, Shape, check_image_shape
+from hvae_jax.operators.base import Kernel, Operator, Shape, check_image_shape, of_rank
 from hvae_jax.operators.blur import (
     as_kernel,
     check_kernel_fits,
+    divided,
     fft,
     filter_image,
     inverse_fft,
@@ -83,7 +84,7 @@ class SuperResolution(Operator, arrays=("kernel",), static=("factor",)):
         power = self._aliased_power(shape, y.dtype)  # P, the spectrum of A Aᵀ
 
         def step(u: Array, ratio: Array) -> Array:
-            return u + adjoint(inverse_fft(fft(y - forward(u)) / (power + ratio), y.shape))
+            return u + adjoint(inverse_fft(divided(fft(y - forward(u)), power + ratio), y.shape))
 
         return step
 
@@ -109,10 +110,10 @@ class SuperResolution(Operator, arrays=("kernel",), static=("factor",)):
         )
         return jnp.clip(x, 0, 1)
 
-    def _aliased_power(self, image_shape: Shape, dtype: Any) -> Float[Array, "*batch low_height half_low_width 1"]:
+    def _aliased_power(self, image_shape: Shape, dtype: Any) -> Float[Array, "*images low_height half_low_width 1"]:
         """|K|² averaged over the frequencies that sampling folds together."""
         step = self.factor
         height, width = image_shape[-3] // step, image_shape[-2] // step
         power = squared_abs(jnp.fft.fft2(on_grid(self.kernel, image_shape, dtype)))
         folded = power.reshape(*power.shape[:-2], step, height, step, width).mean(axis=(-4, -2))
-        return folded[..., : width // 2 + 1, None]
+        return of_rank(folded[..., : width // 2 + 1, None], len(image_shape))

@@ -8,7 +8,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from hvae_jax.operators.base import Operator, Shape
+from hvae_jax.operators.base import Operator, Shape, of_rank
 from hvae_jax.operators.conjugate_gradient import Map
 from hvae_jax.operators.inpainting import Denoising, Inpainting
 
@@ -57,7 +57,7 @@ class Weighted(Operator, arrays=("operator", "weight"), static=("exact",)):
     def bind(self, image_shape: Shape, dtype: Any) -> tuple[Map, Map]:
         """W A and Aᵀ W; see `Operator.bind`."""
         forward, adjoint = self.operator.bind(image_shape, dtype)
-        weight = self.weight.astype(dtype)
+        weight = of_rank(self.weight.astype(dtype), len(image_shape))
         return lambda x: weight * forward(x), lambda y: adjoint(weight * y)
 
     def observed(self, y: Float[ArrayLike, "*observations"]) -> Float[Array, "*observations"]:
@@ -68,10 +68,11 @@ class Weighted(Operator, arrays=("operator", "weight"), static=("exact",)):
         """A's own with ratio/W² where that is exact; see `Operator.exact_step`."""
         if not self.exact:
             return super().exact_step(y)
-        weight = self.weight.astype(y.dtype)
+        weight = of_rank(self.weight.astype(y.dtype), y.ndim)
         step = self.operator.exact_step(y / weight)
         return lambda u, ratio: step(u, ratio / weight**2)
 
     def initial(self, y: Float[ArrayLike, "*observations"]) -> Float[Array, "*batch height width channels"]:
         """A's own; see `Operator.initial`."""
-        return self.operator.initial(jnp.asarray(y) / self.weight)
+        y = jnp.asarray(y)
+        return self.operator.initial(y / of_rank(self.weight.astype(y.dtype), y.ndim))

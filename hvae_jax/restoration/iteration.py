@@ -59,10 +59,15 @@ def init(problem: Problem, x: Array, mean: Array, own: Any, terms: Terms | None,
     if problem.config.history:
         assert terms is not None
         first = History(residual, *terms, beta, *problem.psnrs(x, mean))
-        rest = jnp.full((batch, problem.config.max_iterations), jnp.nan, x.dtype)
+        rest = jnp.full((batch, problem.config.max_iterations), not_there(), x.dtype)
         history = jax.tree.map(lambda row: jnp.concatenate([row[:, None].astype(x.dtype), rest], axis=1), first)
     status = jnp.where(finite, end, Status.NOT_FINITE).astype(jnp.int32)
     return State(x, mean, residual, jnp.zeros((batch,), jnp.int32), finite, status, history, own)
+
+
+def not_there() -> float:
+    """What a history holds where there is no value: NaN, or infinity while JAX looks for NaN (`jax_debug_nans`)."""
+    return jnp.inf if jax.config.read("jax_debug_nans") else jnp.nan
 
 
 def advance(
@@ -91,7 +96,7 @@ def advance(
     """
     finite = all_finite(x) & all_finite(mean)
     done = state.active & finite
-    iteration = state.iteration + done
+    iteration = state.iteration + done.astype(jnp.int32)
     status = jnp.where(done & stopped, Status.CONVERGED, state.status)
     status = jnp.where(state.active & ~finite, Status.NOT_FINITE, status)
     history = state.history

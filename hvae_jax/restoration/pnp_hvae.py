@@ -119,7 +119,7 @@ def init(problem: Problem, x: Array, mean: Array, latent_term: Array | None) -> 
     rule = StopState(beta, jnp.full((batch,), jnp.inf, x.dtype), jnp.zeros((batch,), jnp.int32))
     terms = None
     if problem.config.history:
-        unknown = jnp.full((batch,), jnp.nan, x.dtype)
+        unknown = jnp.full((batch,), iteration.not_there(), x.dtype)
         decoder_std = problem.decoder_std(jnp.zeros((batch,), jnp.int32))
         terms = problem.terms(x, mean, unknown if latent_term is None else latent_term, decoder_std)
     return iteration.init(problem, x, mean, rule, terms, beta)

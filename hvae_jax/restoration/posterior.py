@@ -162,10 +162,10 @@ def _sample_posterior(
         x, mean, squares = state
         x = jax.vmap(partial(sweep, k=k))(x, keys)
         # Chan's update with one value of each chain; until the first sweep that counts it starts anew.
-        count = jnp.maximum(k - first, 0)
+        count = jnp.maximum(k - first, 0).astype(x.dtype)
         mean, squares = (jnp.where(count > 0, total, 0) for total in (mean, squares))
         now = x.mean(axis=0)
-        squares += ((x - now) ** 2).sum(axis=0) + (now - mean) ** 2 * (len(x) * count / (count + 1))
+        squares += ((x - now[None]) ** 2).sum(axis=0) + (now - mean) ** 2 * (len(x) * count / (count + 1))
         return x, mean + (now - mean) / (count + 1), squares
 
     state = jnp.broadcast_to(x, (len(keys), *x.shape)), jnp.zeros_like(x), jnp.zeros_like(x)

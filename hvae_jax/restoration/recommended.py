@@ -191,8 +191,9 @@ def config_from_rows(
         return RestoreConfig(**{"noise_level": changes["decoder_std"] / ratio, **common, **changes})
     stop = np.maximum(number("anneal_to"), number("anneal_to_per_noise_std", 1.0) * sigma) / 255
     start = np.maximum(number("anneal_from") / 255, stop)
-    level, middle = geometric(start, stop, row["max_iterations"]), np.sqrt(start * stop)
-    gamma = ratio * middle * (level / middle) ** number("decoder_std_exponent", 1.0)
+    level, middle = geometric(start, stop, row["max_iterations"]), np.atleast_2d(np.sqrt(start * stop))
+    exponent = np.atleast_2d(number("decoder_std_exponent", 1.0))
+    gamma = np.atleast_2d(ratio) * middle * (level / middle) ** exponent
     return RestoreConfig(**{"decoder_std": gamma, "noise_level": level, **common, **changes})
 
 

@@ -1,5 +1,6 @@
 """Schedules: temperature over the levels, deviations over the iterations."""
 
+import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
@@ -35,7 +36,7 @@ def geometric(start: ArrayLike, stop: ArrayLike, iterations: int) -> Float[Array
         One value per iteration and image, shape (K, 1) or (K, B).
     """
     start, stop = jnp.broadcast_arrays(jnp.atleast_1d(start), jnp.atleast_1d(stop))
-    return jnp.geomspace(start, stop, iterations)
+    return jax.vmap(lambda first, last: jnp.geomspace(first, last, iterations), out_axes=1)(start, stop)
 
 
 DPIR_NOISE_LEVELS = (49 / 255, 2.55 / 255)
