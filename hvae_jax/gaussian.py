@@ -99,5 +99,6 @@ def tempered_product(
     # Relative to βS_q, so that neither a tiny nor a huge deviation overflows its square.
     ratio = q.std / p.std
     total = 1 + (1 / temperature**2 - beta) / beta * ratio * ratio
-    total = jnp.where(total > 0, total, jnp.nan)
+    # NaN, but only where it is: a literal one would alarm `jax_debug_nans`.
+    total += jnp.sqrt(jnp.where(total > 0, jnp.zeros_like(total), -jnp.ones_like(total)))
     return Gaussian(p.mean + (q.mean - p.mean) / total, q.std / jnp.sqrt(beta * total))

@@ -31,13 +31,13 @@ def continued(
     Returns:
         Kx in the whole domain, of images x each of which is solved by itself.
     """
-    shape = observed_at.shape
+    shape, seen = observed_at.shape, observed_at.astype(observed.dtype)
     blur = jnp.fft.rfft2(point_spread)
     rows, columns = jnp.fft.fftfreq(shape[0])[:, None], jnp.fft.rfftfreq(shape[1])[None]
     laplacian = 4 - 2 * jnp.cos(2 * jnp.pi * rows) - 2 * jnp.cos(2 * jnp.pi * columns)
     penalty = smoothness * laplacian
     # Parseval: a half spectrum stands for the whole one, whose inner columns it holds once.
-    twice = jnp.where((columns == 0) | (columns == 0.5), 1, 2)
+    twice = jnp.where((columns == 0) | (columns == 0.5), 1.0, 2.0)
 
     def inner(a: Array, b: Array) -> Array:
         return jnp.sum(twice * (a.real * b.real + a.imag * b.imag), axis=(-2, -1), keepdims=True)
@@ -46,15 +46,15 @@ def continued(
         return jnp.fft.irfft2(blur * spectrum, s=shape)
 
     def masked_adjoint(extended: Array) -> Array:
-        return jnp.conj(blur) * jnp.fft.rfft2(extended * observed_at)
+        return jnp.conj(blur) * jnp.fft.rfft2(extended * seen)
 
     # On the spectrum of x, preconditioned as if the image's share of the domain were spread evenly.
-    power = jnp.abs(blur) ** 2 * observed_at.mean() + penalty
+    power = jnp.abs(blur) ** 2 * seen.mean() + penalty
 
     def continued_one(observed: Array) -> Array:
-        mean = jnp.sum(observed * observed_at) / observed_at.sum()
+        mean = jnp.sum(observed * seen) / seen.sum()
         x = conjugate_gradient(
-            lambda direction: masked_adjoint(blurred(direction)) + penalty * direction,
+            lambda d: masked_adjoint(blurred(d)) + lax.complex(penalty * d.real, penalty * d.imag),
             masked_adjoint(observed - mean),
             steps,
             0.0,

@@ -56,14 +56,14 @@ def conjugate_gradient(
     def update(matvec: Map, state: _State) -> _State:
         """One textbook step."""
         image = matvec(state.direction)
-        length = safe_divide(state.residual_square, inner(state.direction, image))
+        length = safe_divide(state.residual_square, inner(state.direction, image)).astype(image.dtype)
         residual = state.residual - length * image
         conditioned = improve(residual)
         residual_square = inner(residual, conditioned)
         return _State(
             state.solution + length * state.direction,
             residual,
-            conditioned + safe_divide(residual_square, state.residual_square) * state.direction,
+            conditioned + safe_divide(residual_square, state.residual_square).astype(image.dtype) * state.direction,
             residual_square,
         )
 

@@ -55,7 +55,7 @@ def init(problem: Problem, x: Array, mean: Array, own: Any, terms: Terms | None,
     # A tolerance of 0 asks for all iterations: to do them is the regular end.
     end = jnp.where(jnp.asarray(problem.config.stop.tolerance) > 0, Status.ITERATION_LIMIT, Status.COMPLETED)
     history = None
-    residual = jnp.full((batch,), jnp.nan, x.dtype)
+    residual = jnp.full((batch,), not_there(), x.dtype)
     if problem.config.history:
         assert terms is not None
         first = History(residual, *terms, beta, *problem.psnrs(x, mean))
@@ -67,7 +67,7 @@ def init(problem: Problem, x: Array, mean: Array, own: Any, terms: Terms | None,
 
 def not_there() -> float:
     """What a history holds where there is no value: NaN, or infinity while JAX looks for NaN (`jax_debug_nans`)."""
-    return jnp.inf if jax.config.read("jax_debug_nans") else jnp.nan
+    return jnp.inf if jax.config.jax_debug_nans else jnp.nan  # type: ignore[attr-defined]
 
 
 def advance(
