@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from hvae_jax.images.bounds import decode_npy
 from hvae_jax.images.formats import NPY, SUFFIXES, FilePath, ImageError, check_is_file, reason
-from hvae_jax.images.read import decode_npy, read_image
+from hvae_jax.images.read import read_image
 
 # In pixels, of kernels made from numbers: far above any blur worth restoring, and a slip fits in memory.
 _MAX_KERNEL_WIDTH = 256

@@ -2,19 +2,19 @@
 
 import io
 import itertools
-import logging
 import math
 import os
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from hvae_jax.images import metadata as around
+from hvae_jax.images import raw
+from hvae_jax.images.bounds import MOST_VALUES, check_declared, check_inflated, decode_npy
 from hvae_jax.images.formats import (
     FITS_SIGNATURE,
     HEIC,
@@ -33,23 +33,14 @@ from hvae_jax.images.formats import (
     reason,
 )
 from hvae_jax.images.jpeg import quantisation
-from hvae_jax.images.light import SRGB_CURVE, to_linear
 from hvae_jax.images.metadata import Metadata
-
-NOISE_PROFILE = 51041
-"""The tag of a DNG's noise model."""
+from hvae_jax.images.raw import quiet
 
 READ_AT_ONCE = 256 << 20
 """Bytes of a file up to which it is."""
 
 LEAST_PAGE = 18
 """Bytes of a TIFF page's directory with one entry."""
-
-MOST_PACKED = 1100
-"""Bytes of samples that a byte of a file stands for, at most, in the formats that lose nothing but AVIF and WebP."""
-
-MOST_VALUES = 10**9
-"""Of a picture, over all channels; Pillow has such a bound of its own for the formats that it reads."""
 
 _PILLOW = ("PNG", "JPEG", "TIFF", "WEBP", "AVIF", "BMP")
 
@@ -131,7 +122,7 @@ def count_pages(source: Source) -> int:
             if file.read(4) not in TIFF_SIGNATURES:
                 return 1
             file.seek(0)
-            with _quiet(), tifffile.TiffFile(file) as tiff:
+            with quiet(), tifffile.TiffFile(file) as tiff:
                 return max(len(_pages(tiff)), 1)
     except Exception:  # reading it will say what is wrong
         return 1
@@ -174,50 +165,6 @@ def _decode(source: Source, file: OpenFile, page: int | None) -> Image:
     return _decode_pillow(source, file)
 
 
-def decode_npy(file: BinaryIO | OpenFile, size: int) -> np.ndarray:
-    """The array of a NPY file of so many bytes."""
-    version = np.lib.format.read_magic(file)
-    read_header = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }.get(version)
-    if read_header is None:
-        raise ValueError(f"expected version 1 or 2 of the NPY format, got {version}")
-    shape, _, dtype = read_header(file)
-    if math.prod(shape) * dtype.itemsize > size:  # before so much memory is asked for
-        raise ValueError(f"expected an array of at most the file's {size} bytes, got {shape} of {dtype}")
-    file.seek(0)
-    # Unlike numpy.load, this never takes it for an archive or a pickle.
-    return np.lib.format.read_array(file, allow_pickle=False)
-
-
-def _check_declared(source: Source, file: OpenFile, height: int, width: int) -> None:
-    """Refuse a header that tells of more pixels than a file of this size can hold, before there is room made for them.
-
-    Deflate, LZW and runs of equal samples pack at most about a thousand bytes, of at least an eighth of a pixel each,
-    into one.
-    """
-    position = file.tell()
-    size = file.seek(0, os.SEEK_END)
-    file.seek(position)
-    if height * width > 8 * MOST_PACKED * size:
-        raise ImageError(f"{name_of(source)}: expected a picture that fits its {size} bytes, got {height}x{width}")
-
-
-def _check_inflated(name: str, parts: Iterable[bytes], size: int) -> None:
-    """Refuse deflated data of more than so many bytes, without inflating more; decoders would inflate it all."""
-    inflate, left = zlib.decompressobj(), size
-    for part in parts:
-        while part:
-            inflated = len(inflate.decompress(part, min(left + 1, 1 << 20)))
-            left -= inflated
-            if left < 0:
-                raise ImageError(f"{name}: expected {size} bytes of samples, as its header says, got more")
-            part = inflate.unconsumed_tail
-            if inflate.eof:
-                return
-
-
 def _one_of(source: Source, samples: np.ndarray, page: int | None, stacked: int) -> np.ndarray:
     """A picture of a stack."""
     if page is None:
@@ -240,7 +187,7 @@ def _decode_pillow(source: Source, file: OpenFile) -> Image:
         if image.format in ("PNG", "WEBP", "AVIF") and getattr(image, "is_animated", False):
             raise ImageError(f"{name_of(source)}: expected a single picture, got an animation")
         if image.format in ("PNG", "TIFF", "BMP"):
-            _check_declared(source, file, image.height, image.width)
+            check_declared(source, file, image.height, image.width)
         found = around.of_pillow(image)
         # Pillow turns a TIFF upright while loading it, after which this tag is gone.
         image.load()
@@ -270,12 +217,12 @@ def _decode_png16(source: Source, file: OpenFile) -> Image:
     with PIL.Image.open(file, formats=("PNG",)) as image:
         orientation = image.getexif().get(around.ORIENTATION, 1)
         found = around.of_pillow(image)
-        _check_declared(source, file, image.height, image.width)
+        check_declared(source, file, image.height, image.width)
         # Seven interlaced parts have a byte more per row than one picture.
         rows_of_samples = image.height * (image.width * 8 + 1) + 8 * (image.height + image.width)
         file.seek(0)
         chunks = (content for kind, content in png.Reader(file=file).chunks() if kind == b"IDAT")
-        _check_inflated(name_of(source), chunks, rows_of_samples)
+        check_inflated(name_of(source), chunks, rows_of_samples)
         file.seek(0)
         width, height, rows, info = png.Reader(file=file).asDirect()
         samples = np.stack([np.asarray(row, np.uint16) for row in rows]).reshape(height, width, -1)
@@ -283,15 +230,6 @@ def _decode_png16(source: Source, file: OpenFile) -> Image:
         samples = np.rint(samples * (65535 / (2 ** info["bitdepth"] - 1))).astype(np.uint16)
     picture = _to_image(source, upright(samples, orientation))
     return picture._replace(metadata=found.for_channels(picture.pixels.shape[-1]))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps off stderr what tifffile says of a damaged file besides raising an error."""
-    logger = logging.getLogger("tifffile")
-    if not logger.handlers:
-        logger.addHandler(logging.NullHandler())
-    yield
 
 
 def _pages(tiff: Any) -> list[Any]:
@@ -306,7 +244,7 @@ def _pages(tiff: Any) -> list[Any]:
 def _decode_tiff(source: Source, file: OpenFile, number: int | None) -> Image:
     import tifffile
 
-    with _quiet(), tifffile.TiffFile(file) as tiff:
+    with quiet(), tifffile.TiffFile(file) as tiff:
         pages = _pages(tiff)
         if number is None and len(pages) != 1:
             raise ImageError(
@@ -321,14 +259,14 @@ def _decode_tiff(source: Source, file: OpenFile, number: int | None) -> Image:
             return _divided(picture) if _associated(page) else picture
         if page.photometric not in (0, 1, 2):  # white is zero, black is zero, RGB
             raise ImageError(f"{name_of(source)}: expected a grey or RGB TIFF file, got {page.photometric.name}")
-        _check_declared(source, file, page.imagelength, page.imagewidth)
+        check_declared(source, file, page.imagelength, page.imagewidth)
         if page.size > MOST_VALUES:
             raise ImageError(f"{name_of(source)}: expected at most {MOST_VALUES:.0e} samples, got {page.shape}")
         if page.compression in (8, 32946):  # deflate, in strips or tiles of one size
             segment = math.prod(page.chunks) * page.dtype.itemsize
             for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
                 file.seek(offset)
-                _check_inflated(name_of(source), [file.read(count)], segment)
+                check_inflated(name_of(source), [file.read(count)], segment)
         try:
             samples = page.asarray()
         except ValueError as error:
@@ -373,38 +311,9 @@ def _decode_heic(source: Source, file: OpenFile) -> Image:
 
 
 def _decode_raw(source: Source, file: OpenFile) -> Image:
-    try:
-        import rawpy
-    except ImportError:
-        raise missing_package(source, "rawpy", "a camera's raw file") from None
-    with rawpy.imread(file) as raw:
-        samples = raw.postprocess(use_camera_wb=True, no_auto_bright=True, output_bps=16, gamma=SRGB_CURVE)
+    samples, profile = raw.decode(source, file)
     picture = _to_image(source, samples)
-    return picture._replace(noise_std=_profiled_noise(file, picture.pixels))
-
-
-def _profiled_noise(file: OpenFile, pixels: np.ndarray) -> float | None:
-    """The deviation that a DNG's noise profile gives a picture of sRGB's samples; None for other files.
-
-    A sensor's sample x has noise of variance S x + O, which the curve of the display's samples then stretches.
-    """
-    import tifffile
-
-    file.seek(0)
-    if file.read(4) not in TIFF_SIGNATURES:
-        return None
-    file.seek(0)
-    with _quiet(), tifffile.TiffFile(file) as tiff:
-        pages: list[Any] = list(tiff.pages)
-        profile = next((page.tags[NOISE_PROFILE].value for page in pages if NOISE_PROFILE in page.tags), None)
-    if profile is None:
-        return None
-    scale, offset = np.asarray(profile, np.float64).reshape(-1, 2).mean(axis=0)
-    if not (0 <= scale <= 1 and 0 <= offset <= 1):
-        return None
-    shown, step = np.clip(pixels, 0, 1), 1e-3
-    slope = (to_linear(shown + step) - to_linear(shown)) / step
-    return math.sqrt(float(np.mean((scale * to_linear(shown) + offset) / slope**2)))
+    return picture if profile is None else picture._replace(noise_std=raw.noise_std(profile, picture.pixels))
 
 
 def _decode_fits(source: Source, file: OpenFile) -> np.ndarray:
