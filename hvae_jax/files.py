@@ -1,18 +1,49 @@
 """Files that survive being killed: written all or nothing, or line by line."""
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
+import platform
 import secrets
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+TEMPORARY = ".hvae-jax-tmp"
+"""What the names of files and folders begin with that are not finished."""
+
+
+def temporary_prefix() -> str:
+    """Of this process's temporary files, so that others can tell whether it still writes them."""
+    return f"{TEMPORARY}-{platform.node()}-{os.getpid()}-"
+
+
+def remove_strays(folder: Path) -> None:
+    """Remove the temporary files in a folder that killed processes of this machine left."""
+    for path in folder.glob(f"{TEMPORARY}-{glob.escape(platform.node())}-*"):
+        pid = path.name.removeprefix(f"{TEMPORARY}-{platform.node()}-").partition("-")[0]
+        if not pid.isdecimal() or _runs(int(pid)):
+            continue
+        with contextlib.suppress(OSError):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # it is another user's, or no number of a process
+        return True
+    return True
+
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
     """Write beside the target, then rename, which the file system does at once or not at all."""
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    temporary = path.with_name(f"{temporary_prefix()}{secrets.token_hex(8)}")
     try:
         with open(temporary, "xb") as file:
             file.write(content)

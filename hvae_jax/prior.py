@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from hvae_jax.files import write_atomically
+from hvae_jax.files import remove_strays, temporary_prefix, write_atomically
 from hvae_jax.images.formats import reason
 from hvae_jax.models import FAMILIES
 from hvae_jax.models.contract import HVAE, HierarchyConfig
@@ -136,7 +136,8 @@ class Prior:
         }
         directory.parent.mkdir(parents=True, exist_ok=True)
         # Written beside its place and then renamed, so that being killed leaves nothing that loads.
-        with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as scratch:
+        remove_strays(directory.parent)
+        with tempfile.TemporaryDirectory(prefix=temporary_prefix(), dir=directory.parent) as scratch:
             new = Path(scratch) / "new"
             # Not compressed: noise-like numbers shrink by 8 % only, for half the memory and time.
             with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_compression=False)) as checkpointer:

@@ -294,7 +294,11 @@ def test_problems_share_their_noise():
         (("final", "--tasks", "magic"), "expected tasks of deblurring, .* got 'magic'"),
         (("final", "--size", "64"), "expected images that are not tested; give others with --validation"),
         (("ablation", "--variants", "magic"), "expected variants of baseline, .* got 'magic'"),
-        (("ablation", "--init", "tiny"), "expected a prior of the baseline's architecture to start from, got tiny"),
+        pytest.param(
+            ("ablation", "--init", "tiny"),
+            "expected a prior of the baseline's architecture to start from, got tiny",
+            marks=pytest.mark.slow,
+        ),
         (("deblurring", "--prior", "nothing"), "nothing"),
         (("deblurring", "--images", "nothing"), "nothing"),
         (("deblurring", "--size", "1000"), "expected at least 1000x1000 pixels, got 256x256"),

@@ -34,7 +34,7 @@ DEBLUR = ("--task", "deblur", "--kernel", "gaussian:1.6")
 
 def command(*arguments, cwd, before=()):
     """The real command, in a process of its own."""
-    line = [*before, sys.executable, "-m", "hvae_jax.cli", *map(str, arguments)]
+    line = [*before, sys.executable, "-m", "hvae_jax", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])}
     return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
 
@@ -111,7 +111,8 @@ def contents(folder):
 # What it does
 
 
-@pytest.mark.parametrize("boundary", [pytest.param("circular", marks=pytest.mark.slow), "natural"])
+@pytest.mark.slow
+@pytest.mark.parametrize("boundary", ["circular", "natural"])
 def test_degrade_and_restore_improves_the_image(tmp_path, photo, run, boundary):
     kernel_side = 11
     scene = photo[60:, 80:][: 112 if boundary == "circular" else 100 + kernel_side - 1]
@@ -251,7 +252,7 @@ def test_a_folder_run_goes_on_where_it_was(folder, tiny, run):
 
 def test_standard_input_and_output(folder, tiny):
     options = ("--task", "denoise", "--noise-std", "5", "--prior", str(tiny))
-    line = [sys.executable, "-m", "hvae_jax.cli", "restore", "-", "--out", "-", *options]
+    line = [sys.executable, "-m", "hvae_jax", "restore", "-", "--out", "-", *options]
     environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])}
     content = Path("photo.png").read_bytes()
     done = subprocess.run(line, input=content, env=environment, capture_output=True, timeout=300)

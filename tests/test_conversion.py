@@ -338,7 +338,7 @@ def test_convert_and_restore(tmp_path, capsys, family, file, options):
             close(mean, arrays["const/lr_mu"], 1e-4)
         images.write_image(tmp_path / "photo.png", np.random.default_rng(0).random((32, 32, 3)))
         options = ("--prior", "prior", "--task", "denoise", "--noise-std", 5, "--iterations", 2)
-        result = command("hvae_jax.cli", "restore", "photo.png", "--out", "x.png", *options, cwd=tmp_path)
+        result = command("hvae_jax", "restore", "photo.png", "--out", "x.png", *options, cwd=tmp_path)
         assert (result.returncode, result.stderr) == (0, "")
         assert images.read_image(tmp_path / "x.png").pixels.shape == (32, 32, 3)
 

@@ -95,7 +95,7 @@ def test_lights_in_a_small_picture(photo):
 # A blurred JPEG
 
 
-@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("orientation", [1, pytest.param(6, marks=pytest.mark.slow)])
 def test_a_blurred_jpeg_is_restored_from_its_coefficients(photo, orientation, monkeypatch):
     """Better than from its pixels; the kernel is that of the upright picture, whichever way its samples are stored."""
     kernel = np.triu(images.parse_kernel("disk:3"))  # looks the same from no two sides
@@ -326,6 +326,7 @@ def test_artefacts_of_a_jpeg_are_removed(photo, tmp_path, quality):
         assert psnr(better, clean) > psnr(turned.pixels, clean) + 0.3
 
 
+@pytest.mark.slow
 def test_coefficients_are_used_of_the_picture_that_was_read(photo, tmp_path):
     """Not where its pixels were cut or are of another range since, or the noise is more than its file tells."""
     PIL.Image.fromarray(np.rint(255 * photo).astype(np.uint8)).save(tmp_path / "a.jpg", quality=30)
@@ -348,6 +349,7 @@ def test_missing_pixels_are_resized_too(photo):
     assert not small.missing[:, 18:].any()
 
 
+@pytest.mark.slow
 def test_hidden_and_missing_pixels_are_no_black(photo):
     """Under alpha 0 a picture is black: next to it the result is as good as if it were not; NaN is filled."""
     kernel = images.parse_kernel("gaussian:1.5")

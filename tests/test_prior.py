@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 import hvae_jax as hj
+from hvae_jax import files
 from hvae_jax.prior import BUNDLED
 
 
@@ -208,6 +210,18 @@ while True:
     else:
         with pytest.raises(hj.PriorError):
             hj.load_prior(target)
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tiny_prior, tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    ours, theirs = (f"{files.TEMPORARY}-{platform.node()}-{pid}-x" for pid in (os.getpid(), dead.pid))
+    for name in (ours, theirs, f"{files.TEMPORARY}-elsewhere-{dead.pid}-x"):
+        (tmp_path / name).write_text("half")
+    (tmp_path / f"{theirs}y").mkdir()
+    (tmp_path / f"{theirs}y" / "half").touch()
+    tiny_prior.save(tmp_path / "prior")
+    assert {path.name for path in tmp_path.iterdir()} == {"prior", ours, f"{files.TEMPORARY}-elsewhere-{dead.pid}-x"}
 
 
 def test_bundled_prior(tmp_path, monkeypatch):

@@ -360,7 +360,7 @@ def test_step_learns_and_is_compiled_once(store, config, start):
     assert 0 < np.linalg.norm(now - average) < np.linalg.norm(first - average)
 
 
-@pytest.mark.parametrize("damage", [jnp.nan, 100.0])
+@pytest.mark.parametrize("damage", [pytest.param(jnp.nan, marks=pytest.mark.slow), 100.0])
 def test_bad_step_is_skipped_and_counted(store, config, start, damage):
     """Whether the loss is not finite, or the gradient larger than `skip_norm`."""
     state = jax.device_put(init_state(config, start), jax.devices()[0])
@@ -441,6 +441,7 @@ def assert_as_straight(out, straight, config):
         assert log[config.steps][name] == expected[name]
 
 
+@pytest.mark.slow
 def test_run_makes_a_prior_that_loads(straight, config, photographs):
     out = straight(config)
     step, state = final_state(out)
@@ -463,6 +464,7 @@ def test_other_settings_are_refused(straight, config, photographs):
         train(dataclasses.replace(config, seed=4, loss=loss), photographs, straight(config))
 
 
+@pytest.mark.slow
 def test_start_from_a_prior_leaves_it_alone(straight, config, photographs, tmp_path):
     prior = load_prior(straight(config) / "prior")
     before = jax.device_get(prior.params)

@@ -46,6 +46,7 @@ from hvae_jax.cli.shared import (
     parse_temperature,
     scaled,
 )
+from hvae_jax.files import remove_strays
 from hvae_jax.progress import progress_bar
 
 if TYPE_CHECKING:  # imported when it is used, so that `--help` does not wait for it
@@ -325,6 +326,8 @@ def restore(
             if (clean := reference_of(reference, job.file)) is not None:
                 check_reference(clean, (*shape, picture.pixels.shape[-1]), side and side * degradation.factor)
 
+    for folder in {job.result.parent for job, _ in jobs if job.result is not None}:
+        remove_strays(folder)
     key = jax.random.key(seed) if uncertainty is not None else None
     say = partial(typer.echo, err=out == folders.STANDARD)
     with progress_bar() as progress:

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from hvae_jax.operators import Jpeg, Operator, SuperResolution, Weighted
 from hvae_jax.prior import Prior
 from hvae_jax.restoration.schedules import geometric
-from hvae_jax.restoration.settings import Plateau, Residual, RestoreConfig
+from hvae_jax.restoration.settings import Plateau, Residual, RestoreConfig, check_iterations
 
 
 def _official(noise_std: float, temperature: float | list[float], **changes: Any) -> dict[str, Any]:
@@ -170,6 +170,8 @@ def config_from_rows(
     sigmas = np.array([row["noise_std"] for row in rows])  # grey levels of 255, as all deviations in the table
     sigma = 255 * np.asarray(noise_std, np.float64)
     fixed = {name: changes[name] for name in _SHARED if name in changes}
+    if "max_iterations" in fixed:  # before so many are scheduled
+        check_iterations(fixed["max_iterations"])
     nearest = [{**rows[i], **fixed} for i in np.argmin(abs(sigmas - sigma.reshape(-1, 1)), axis=1)]
     row = nearest[0]
     shared = {name: {other.get(name) for other in nearest} for name in _SHARED}

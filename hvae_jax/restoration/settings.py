@@ -235,10 +235,7 @@ class RestoreConfig:
             raise ValueError(
                 f"orientations must be 'fixed', 'cycle' or a number from 1 to 8, got {self.orientations!r}"
             )
-        if not 1 <= _whole(self.max_iterations) <= MOST_ITERATIONS:
-            raise ValueError(
-                f"max_iterations must be a whole number from 1 to {MOST_ITERATIONS}, got {self.max_iterations}"
-            )
+        check_iterations(self.max_iterations)
         self.stop.check()
         if self.initial == "official" and key is None:
             raise ValueError('initial="official" draws the first latent at random: give a key')
@@ -247,6 +244,12 @@ class RestoreConfig:
 
 MOST_ITERATIONS = 1_000_000
 """A history of more would not fit the memory."""
+
+
+def check_iterations(count: Any) -> None:
+    """ValueError for a number of iterations that cannot be meant."""
+    if not 1 <= _whole(count) <= MOST_ITERATIONS:
+        raise ValueError(f"max_iterations must be a whole number from 1 to {MOST_ITERATIONS}, got {count}")
 
 
 def _whole(value: Any) -> int:
