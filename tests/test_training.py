@@ -458,6 +458,7 @@ def test_run_makes_a_prior_that_loads(straight, config, photographs):
     assert (out / "log.jsonl").read_text() == log
 
 
+@pytest.mark.slow
 def test_other_settings_are_refused(straight, config, photographs):
     loss = dataclasses.replace(config.loss, decoder_std=None)
     with pytest.raises(ValueError, match=r"seed = 2, got 4; loss\.decoder_std = 0\.05, got None"):
