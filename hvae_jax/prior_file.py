@@ -26,7 +26,7 @@ MOST_LEVELS = 4096
 
 GreyLevels = Annotated[float, Field(gt=0, le=1275)]
 """A deviation in grey levels of 255, up to five times white."""
-Temperature = Annotated[float, Field(gt=0, le=10)]
+Temperature = Annotated[float, Field(gt=0, le=1)]
 
 
 class Row(BaseModel):
