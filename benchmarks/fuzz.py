@@ -113,7 +113,7 @@ def mutated_json(rng: np.random.Generator, value: Any) -> Any:
 # The targets
 
 
-def checkpoints() -> Target:
+def checkpoints(home: Path) -> Target:
     """Files of PyTorch and safetensors."""
     from benchmarks.torch_writer import save
     from conversion import safetensors, torch_file
@@ -130,10 +130,9 @@ def checkpoints() -> Target:
     rng = np.random.default_rng(0)
     state = {f"block.{i}.weight": rng.standard_normal((3, 4)).astype(np.float32) for i in range(4)}
     seeds: list[tuple[str, bytes]] = []
-    with tempfile.TemporaryDirectory() as scratch:
-        for legacy in (False, True):
-            save({"state_dict": state, "step": 3}, Path(scratch) / "a.pt", legacy=legacy)
-            seeds.append(("a.pt", (Path(scratch) / "a.pt").read_bytes()))
+    for legacy in (False, True):
+        save({"state_dict": state, "step": 3}, home / "a.pt", legacy=legacy)
+        seeds.append(("a.pt", (home / "a.pt").read_bytes()))
     header = {k: {"dtype": "F32", "shape": [3, 4], "data_offsets": [48 * i, 48 * i + 48]} for i, k in enumerate(state)}
     text = json.dumps(header).encode()
     data = b"".join(array.tobytes() for array in state.values())
@@ -189,46 +188,46 @@ def read_prior(folder: Path) -> None:
                 raise AssertionError(f"a γ of {config.decoder_std}")
 
 
-def descriptions() -> Target:
+def descriptions(home: Path) -> Target:
     """`prior.json`, with everything else whole."""
     import hvae_jax as hj
 
-    home = Path(tempfile.mkdtemp()) / "prior"
-    prior_folder(home)
-    good = json.loads((home / "prior.json").read_text())
+    prior = home / "prior"
+    prior_folder(prior)
+    good = json.loads((prior / "prior.json").read_text())
 
     def write(rng: np.random.Generator, folder: Path) -> Path:
         text = json.dumps(mutated_json(rng, good))
-        (home / "prior.json").write_bytes(mutated(rng, text.encode()) if rng.random() < 0.1 else text.encode())
-        return home
+        (prior / "prior.json").write_bytes(mutated(rng, text.encode()) if rng.random() < 0.1 else text.encode())
+        return prior
 
     return Target(write, read_prior, (hj.PriorError,))
 
 
-def parameters() -> Target:
+def parameters(home: Path) -> Target:
     """Orbax's files, damaged and with the checksum of what is there, as of one who means it."""
     import shutil
 
     import hvae_jax as hj
     from hvae_jax.prior import _digest
 
-    good = Path(tempfile.mkdtemp()) / "prior"
+    good = home / "prior"
     prior_folder(good)
     files = sorted(path.relative_to(good) for path in (good / "params").rglob("*") if path.is_file())
 
     def write(rng: np.random.Generator, folder: Path) -> Path:
-        home = folder / "prior"
-        shutil.rmtree(home, ignore_errors=True)
-        shutil.copytree(good, home)
-        path = home / files[int(rng.integers(len(files)))]
+        changed = folder / "prior"
+        shutil.rmtree(changed, ignore_errors=True)
+        shutil.copytree(good, changed)
+        path = changed / files[int(rng.integers(len(files)))]
         if rng.random() < 0.1:
             path.unlink()
         else:
             path.write_bytes(mutated(rng, path.read_bytes()))
-        about = json.loads((home / "prior.json").read_text())
-        about["sha256"] = _digest(home / "params")
-        (home / "prior.json").write_text(json.dumps(about))
-        return home
+        about = json.loads((changed / "prior.json").read_text())
+        about["sha256"] = _digest(changed / "params")
+        (changed / "prior.json").write_text(json.dumps(about))
+        return changed
 
     def read(folder: Path) -> None:
         with quiet():  # Orbax tells of damage at length, besides raising
@@ -267,21 +266,21 @@ def picture_seeds() -> list[tuple[str, bytes]]:
     return seeds
 
 
-def pictures() -> Target:
+def pictures(home: Path) -> Target:
     """Photographs."""
     from hvae_jax.images import ImageError, read_image
 
     return Target(changed_files(picture_seeds()), read_image, (ImageError,))
 
 
-def masks() -> Target:
+def masks(home: Path) -> Target:
     """Masks, of the same formats."""
     from hvae_jax.images import ImageError, read_mask
 
     return Target(changed_files(picture_seeds()), read_mask, (ImageError,))
 
 
-def kernels() -> Target:
+def kernels(home: Path) -> Target:
     """Kernels: pictures, arrays, archives, text."""
     import scipy.io
 
@@ -296,7 +295,7 @@ def kernels() -> Target:
     return Target(changed_files(picture_seeds() + 8 * seeds), lambda path: read_kernel(str(path)), (ImageError,))
 
 
-TARGETS: dict[str, Callable[[], Target]] = {
+TARGETS: dict[str, Callable[[Path], Target]] = {
     "checkpoint": checkpoints,
     "prior": descriptions,
     "orbax": parameters,
@@ -304,6 +303,7 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "mask": masks,
     "kernel": kernels,
 }
+"""Each is made with a folder for what it needs."""
 
 
 # Running
@@ -372,9 +372,9 @@ def fuzz(name: str, count: int, seed: int, out: Path | None = None) -> dict[str,
     """
     import shutil
 
-    target = TARGETS[name]()
     ends: collections.Counter[str] = collections.Counter()
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as home, tempfile.TemporaryDirectory() as scratch:
+        target = TARGETS[name](Path(home))
         for number in range(seed, seed + count):
             path = target.write(np.random.default_rng((number, len(name))), Path(scratch))
             end = outcome(target, path)

@@ -112,8 +112,8 @@ class Prior:
 
         Raises:
             FileExistsError: the directory exists and `overwrite` is false, or it is not a prior.
-            ValueError: the model is of no registered family, the type is none of those, or a parameter is too
-                large for it.
+            ValueError: the model is of no registered family, the type is none of those, a parameter is too large for
+                it, or the metadata (its tables of settings, say) are none that a prior may have.
         """
         check_writable(directory, overwrite)
         if dtype not in ("float32", "float16", "bfloat16"):
@@ -134,6 +134,7 @@ class Prior:
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
             "dtype": dtype,
         }
+        check_description({**description, "sha256": ""})  # what it would refuse to load
         directory.parent.mkdir(parents=True, exist_ok=True)
         # Written beside its place and then renamed, so that being killed leaves nothing that loads.
         remove_strays(directory.parent)

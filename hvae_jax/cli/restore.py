@@ -6,7 +6,7 @@ import importlib.metadata
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -48,9 +48,6 @@ from hvae_jax.cli.shared import (
 )
 from hvae_jax.files import remove_strays
 from hvae_jax.progress import progress_bar
-
-if TYPE_CHECKING:  # imported when it is used, so that `--help` does not wait for it
-    pass
 
 MOST_NAMED = 5
 """Of the files that are skipped."""

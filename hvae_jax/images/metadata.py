@@ -12,15 +12,8 @@ ICC_TAG, XMP_TAG = 34675, 700
 DESCRIPTION = 0x010E
 PIXEL_SIZE = (0xA002, 0xA003)  # width and height, in the EXIF directory
 ABOUT = (
-    *(
-        DESCRIPTION,
-        0x010F,
-        0x0110,
-        0x0131,
-        0x0132,
-        0x013B,
-        0x8298,
-    ),  # ..., make, model, software, date, artist, ©
+    DESCRIPTION,
+    *(0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298),  # make, model, software, date, artist, ©
     *(0x4746, 0x4749, 0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F),  # rating, Windows' title, comment, author, ...
 )
 """Tags of a file's main directory that are about the picture and not about how its samples are stored."""

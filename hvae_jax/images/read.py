@@ -37,7 +37,7 @@ from hvae_jax.images.metadata import Metadata
 from hvae_jax.images.raw import quiet
 
 READ_AT_ONCE = 256 << 20
-"""Bytes of a file up to which it is."""
+"""Bytes up to which a file is."""
 
 LEAST_PAGE = 18
 """Bytes of a TIFF page's directory with one entry."""

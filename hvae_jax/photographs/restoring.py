@@ -259,7 +259,7 @@ def _solve_checked(
         solved = attempt(unusable, std)
         if solved.status is Status.NOT_FINITE:
             return solved._replace(pixels=enlarge(image.pixels, degradation.factor)), unusable
-        if trial == 0 and boundary == "natural":
+        if trial == 0 and boundary == "natural" and (given or not too_sharp):
             lights = unexplained(solved.pixels, image, degradation, std)
             if lights is not None and not (hidden is not None and (hidden | ~lights).all()):
                 unusable = lights if hidden is None else lights | hidden
