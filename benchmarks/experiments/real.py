@@ -89,5 +89,5 @@ def run(options: Options) -> None:
         run.finish()
 
 
-VERSION = 3
+VERSION = 4
 """Of the pipelines and of what `restore_photograph` does unasked."""
