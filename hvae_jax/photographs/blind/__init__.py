@@ -1,0 +1,1 @@
+"""The blur of a picture that nobody knows, estimated from the picture."""
