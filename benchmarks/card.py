@@ -368,6 +368,8 @@ def run(args: argparse.Namespace, command: str) -> None:
         if sum(map(len, contents.values())) <= LARGEST:
             break
 
+    if (figure := args.results / "intervals" / "coverage.png").exists():
+        contents["coverage.png"] = figure.read_bytes()
     levels = np.mean(found["kl"], axis=0)
     strides = zip(prior.config.resolutions, prior.config.latent_maps, strict=True)
     environment = jinja2.Environment(
@@ -407,6 +409,7 @@ def run(args: argparse.Namespace, command: str) -> None:
         },
         temperatures=", ".join(map(str, TEMPERATURES)),
         results=shown,
+        coverage="coverage.png" in contents,
     )
     args.out.mkdir(parents=True, exist_ok=True)
     for file, content in {**contents, "README.md": text.encode()}.items():

@@ -87,6 +87,7 @@ def test_closed_form_posterior_of_a_linear_gaussian_prior(name, temperature, bet
         assert np.abs(error).max() < 4.5
         np.testing.assert_allclose(np.asarray(ours_std).ravel() / std, 1, atol=4.5 / np.sqrt(2 * independent))
     assert int(out.status) == Status.COMPLETED
+    assert 0.98 < float(out.r_hat) < np.sqrt(1 + 2 / sweeps * (1 + r) / (1 - r)) + 0.02
 
 
 PLAIN = RestoreConfig(temperature=0.9, decoder_std=0.1)
@@ -145,9 +146,45 @@ def test_a_schedule_is_gone_through_before_the_burn_in():
     assert np.abs(kept.samples - run(flat, 1).samples).max() > 1e-3  # and the first was used
 
 
+def test_r_hat_is_that_of_half_chains():
+    """Against the textbook's formula, of one value; and chains that go apart are found."""
+    prior = linear_gaussian(np.ones(SHAPE, np.float32), np.zeros(SHAPE, np.float32), 0.3)
+
+    def run(sweeps, burn_in, chains=3):
+        y = np.ones(SHAPE, np.float32)
+        lengths = {"chains": chains, "sweeps": sweeps, "burn_in": burn_in}
+        return sample_posterior(prior, y, operators.Denoising(), 0.4, KEY, RestoreConfig(1.0, 0.3), **lengths)
+
+    assert np.isinf(run(3, 0).r_hat)
+    draws = np.stack([run(1, k).samples for k in range(6)]).reshape(2, 3, 3, -1)  # halves, sweeps, chains, pixels
+    within = draws.var(axis=1, ddof=1).mean()
+    apart = draws.mean(axis=1).reshape(6, -1).var(axis=0, ddof=1).mean()
+    np.testing.assert_allclose(run(6, 0).r_hat, np.sqrt(2 / 3 + apart / within), rtol=1e-4)
+    assert float(run(200, 50).r_hat) < 1.03 < 1.1 < float(run(4, 0).r_hat)
+
+
+def test_ranks_of_the_truth_among_draws_are_uniform():
+    """Simulation-based calibration: x from the prior, y from p(y|x), draws from p(x|y)."""
+    gamma, sigma, images, chains = 0.3, 0.2, 200, 9
+    rng = np.random.default_rng(4)
+    weight, bias = rng.uniform(0.3, 0.6, SHAPE).astype(np.float32), rng.uniform(size=SHAPE).astype(np.float32)
+    prior, operator = linear_gaussian(weight, bias, gamma), OPERATORS["Blur"]
+    z, noise, kept = (rng.standard_normal((images, *SHAPE)).astype(np.float32) for _ in range(3))
+    clean = bias + weight * z + gamma * kept
+    y = np.asarray(operator(clean)) + sigma * noise
+    out = sample_posterior(prior, y, operator, sigma, KEY, RestoreConfig(1.0, gamma), chains=chains, sweeps=1)
+    pixel = (slice(None), slice(None), 0, 0, 0)  # one of each image: neighbours are not independent
+    ranks = (np.asarray(out.samples)[pixel] < clean[pixel[1:]]).sum(axis=0)
+    counts = np.bincount(ranks, minlength=chains + 1)
+    assert ((counts - images / 10) ** 2 / (images / 10)).sum() < 27.9  # chi-squared of 9 degrees of freedom, p = 0.001
+
+
 def test_settings_for_sampling():
-    tuned = RestoreConfig(decoder_std=0.3, noise_level=geometric(0.2, 0.1, 3))
-    np.testing.assert_array_equal(sampling_config(tuned).decoder_std, tuned.noise_level)
+    tuned = RestoreConfig(decoder_std=0.3, noise_level=geometric(0.2, 0.1, 3), returns="mean")
+    ours = sampling_config(tuned)
+    np.testing.assert_array_equal(ours.decoder_std, ours.noise_level)
+    np.testing.assert_allclose(ours.noise_level[[0, -1], 0], [49 / 255, 3 / 255], rtol=1e-6)
+    assert (ours.temperature, ours.returns) == (1.0, "mean")
     assert sampling_config(PLAIN) is PLAIN
 
 

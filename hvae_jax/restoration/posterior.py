@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key
@@ -37,6 +38,7 @@ from hvae_jax.restoration.iteration import all_finite
 from hvae_jax.restoration.problem import Problem, pose
 from hvae_jax.restoration.recommended import recommended_config
 from hvae_jax.restoration.result import Status
+from hvae_jax.restoration.schedules import geometric
 from hvae_jax.restoration.settings import RestoreConfig
 
 
@@ -47,21 +49,29 @@ class Posterior(NamedTuple):
         samples: x at the end of each chain, not clipped, shape (chains, *B, H, W, C).
         mean: mean over the chains and their counted sweeps.
         std: standard deviation over them, of each pixel, in the images' unit.
+        r_hat: split R-hat of each image, √(((n-1)/n W + B/n)/W) with the variance W within half chains of n sweeps and
+            that B/n of their means, both averaged over the pixels: near 1 where the chains have mixed, above where they
+            drift or differ; infinite for fewer than 4 sweeps, which do not tell.
         status: a `Status` for each image: NOT_FINITE, or COMPLETED, the regular end.
     """
 
     samples: Float[Array, "chains *B H W C"]
     mean: Float[Array, "*B H W C"]
     std: Float[Array, "*B H W C"]
+    r_hat: Float[Array, "*B"]
     status: Int[Array, "*B"]
 
 
-def sampling_config(config: RestoreConfig) -> RestoreConfig:
-    """Settings tuned for `restore`, made fit for sampling: γ becomes the noise level s, where one is set.
+ANNEALING = (49 / 255, 3 / 255, 12)
+"""First and last noise level of a draw, and the number of sweeps between them."""
 
-    The maximisation of Algorithm 2 may have a γ of several s, for its x carries less noise than γ. A drawn x carries
-    noise of deviation γ wherever y says nothing, and a noise-conditional prior that is told of less lets it grow from
-    sweep to sweep.
+
+def sampling_config(config: RestoreConfig) -> RestoreConfig:
+    """Settings for `restore`, made fit for sampling: a noise-conditional prior is annealed to nearly no noise.
+
+    With γ = s, geometrically from 49/255 to 3/255. The maximisation of Algorithm 2 may have a γ of several s, and may
+    end at an s above σ, for its x carries less noise than γ. A drawn x carries noise of deviation γ wherever y says
+    nothing: told of less, the prior lets it grow from sweep to sweep, and at the end it is part of the draw.
 
     Args:
         config: settings for `restore`.
@@ -69,7 +79,26 @@ def sampling_config(config: RestoreConfig) -> RestoreConfig:
     Returns:
         The settings; the same ones where `noise_level` is None.
     """
-    return config if config.noise_level is None else config.replace(decoder_std=config.noise_level)
+    if config.noise_level is None:
+        return config
+    level = geometric(*ANNEALING)
+    return config.replace(decoder_std=level, noise_level=level, temperature=1.0)
+
+
+class Lengths(NamedTuple):
+    """How many chains there are, and how many sweeps of each are counted and are not."""
+
+    chains: int
+    sweeps: int
+    burn_in: int
+
+
+ANNEALED, STATIONARY = Lengths(4, 1, 0), Lengths(4, 32, 16)
+"""Of settings with a schedule, and without one.
+
+A real prior is no exact model, and chains held at a small noise level neither mix nor stay at photographs (their R-hat
+tells). So there a draw is the end of a chain of its own.
+"""
 
 
 def sample_posterior(
@@ -80,9 +109,9 @@ def sample_posterior(
     key: Key[Array, ""],
     config: RestoreConfig | None = None,
     *,
-    chains: int = 4,
-    sweeps: int = 32,
-    burn_in: int = 16,
+    chains: int | None = None,
+    sweeps: int | None = None,
+    burn_in: int | None = None,
     start: Float[ArrayLike, "*B H W C"] | None = None,
 ) -> Posterior:
     """Draw images from p(x|y) for y = A x + σ ε; one compiled program, the loop included.
@@ -99,19 +128,20 @@ def sample_posterior(
         config: settings as for `restore`, of which temperature, decoder_std, noise_level, the last β and data_step
             are used; by default the `sampling_config` of those that the prior recommends. The draws are exact with
             `Exact()` data steps only. A schedule is gone through once, before the burn-in, and its last row stays.
-        chains: number of independent chains, which run at once.
-        sweeps: number of sweeps of each chain that are counted, at least 2 together with the chains.
-        burn_in: number of sweeps before those (and after the schedule, if there is one).
+        chains: number of independent chains, which run at once; by default 8 of settings with a schedule, else 4.
+        sweeps: number of sweeps of each chain that are counted, at least 2 together with the chains; by default 1
+            and 32.
+        burn_in: number of sweeps before those (and after the schedule, if there is one); by default 0 and 16.
         start: x of all chains before the first sweep; by default `operator.initial(y)`.
 
     Returns:
-        A sample of each chain, mean and standard deviation. Divergence is no exception but a `Status`.
+        A sample of each chain, mean, standard deviation and R-hat. Divergence is no exception but a `Status`.
 
     Raises:
         ValueError: a shape, a type or a setting does not fit.
 
     Example:
-        >>> out = sample_posterior(prior, y, operators.Blur(kernel), 7.65 / 255, jax.random.key(0), chains=8)
+        >>> out = sample_posterior(prior, y, operators.Blur(kernel), 7.65 / 255, jax.random.key(0))
         >>> out.samples.shape, out.std.shape
         ((8, 256, 256, 3), (256, 256, 3))
 
@@ -120,14 +150,18 @@ def sample_posterior(
     """
     if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()):
         raise ValueError(f"key must be one key of jax.random.key, got {key!r}")
+    if config is None:
+        config = sampling_config(recommended_config(prior, noise_std, operator))
+    default = ANNEALED if _schedule_length(config) else STATIONARY
+    chains, sweeps, burn_in = (
+        usual if given is None else given for given, usual in zip((chains, sweeps, burn_in), default, strict=True)
+    )
     if chains < 1 or sweeps < 1 or chains * sweeps < 2:
         raise ValueError(
             f"expected chains >= 1 and sweeps >= 1 that make at least 2 samples, got {chains} and {sweeps}"
         )
     if burn_in < 0:
         raise ValueError(f"burn_in must not be negative, got {burn_in}")
-    if config is None:
-        config = sampling_config(recommended_config(prior, noise_std, operator))
     problem, single = pose(prior, y, operator, noise_std, config, start, key)
     image_keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(problem.y)))
     keys = jax.vmap(lambda chain: jax.vmap(lambda k: jax.random.fold_in(k, chain))(image_keys))(jnp.arange(chains))
@@ -141,9 +175,7 @@ def _sample_posterior(
 ) -> Posterior:
     prior, operator, y, noise_std, config, *_ = problem
     x, levels, beta = problem.x0, prior.levels, config.stop.betas[1]
-    rows = (jnp.asarray(config.decoder_std), jnp.asarray(config.noise_level))
-    schedule = max(len(values) - 1 if values.ndim == 2 else 0 for values in rows)
-    first = schedule + burn_in
+    first = _schedule_length(config) + burn_in
 
     def sweep(x: Array, keys: Array, k: Array) -> Array:
         gamma, level = problem.decoder_std(k), problem.noise_level(k)
@@ -158,19 +190,44 @@ def _sample_posterior(
         solve = operator.data_step_for(disturbed_y, **config.data_step.arguments)
         return solve(disturbed_mean, problem.ratio(beta, gamma))
 
-    def step(k: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        x, mean, squares = state
-        x = jax.vmap(partial(sweep, k=k))(x, keys)
-        # Chan's update with one value of each chain; until the first sweep that counts it starts anew.
-        count = jnp.maximum(k - first, 0).astype(x.dtype)
-        mean, squares = (jnp.where(count > 0, total, 0) for total in (mean, squares))
-        now = x.mean(axis=0)
-        squares += ((x - now[None]) ** 2).sum(axis=0) + (now - mean) ** 2 * (len(x) * count / (count + 1))
-        return x, mean + (now - mean) / (count + 1), squares
+    half = sweeps // 2
 
-    state = jnp.broadcast_to(x, (len(keys), *x.shape)), jnp.zeros_like(x), jnp.zeros_like(x)
-    samples, mean, squares = lax.fori_loop(0, first + sweeps, step, state)
-    std = jnp.sqrt(squares / (len(keys) * sweeps - 1))
+    def step(k: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        x, means, within = state
+        x = jax.vmap(partial(sweep, k=k))(x, keys)
+        # Welford's update of the half that the sweep is in; until the first sweep that counts it starts anew.
+        counts, second = k > first, (k - first >= half).astype(int)
+        means, within = (jnp.where(counts, total, 0) for total in (means, within))
+        before = means[second]
+        after = before + (x - before) / (jnp.maximum(k - first - second * half, 0) + 1).astype(x.dtype)
+        return x, means.at[second].set(after), within + ((x - before) * (x - after)).sum(axis=0)
+
+    chains = len(keys)
+    state = jnp.broadcast_to(x, (chains, *x.shape)), jnp.zeros((2, chains, *x.shape), x.dtype), jnp.zeros_like(x)
+    samples, means, within = lax.fori_loop(0, first + sweeps, step, state)
+    weights = (jnp.stack([half, sweeps - half]) / sweeps).astype(x.dtype).reshape(2, 1, 1, 1, 1)
+    mean = (weights * means.mean(axis=1)).sum(axis=0)
+    between = (weights * ((means - mean[None, None]) ** 2).sum(axis=1)).sum(axis=0) * sweeps
+    std = jnp.sqrt((within + between) / (chains * sweeps - 1))
     finite = all_finite(std) & all_finite(mean) & jax.vmap(all_finite)(samples).all(axis=0)
     status = jnp.where(finite, Status.COMPLETED, Status.NOT_FINITE).astype(jnp.int32)
-    return Posterior(samples, mean, std, status)
+    return Posterior(samples, mean, std, _split_r_hat(means, within, sweeps), status)
+
+
+def _split_r_hat(
+    means: Float[Array, "2 chains B H W C"], within: Float[Array, "B H W C"], sweeps: Int[Array, ""]
+) -> Float[Array, " B"]:
+    """Split R-hat of each image; see `Posterior`. Source: Gelman et al., Bayesian Data Analysis, 3rd ed., 11.4."""
+    halves = 2 * means.shape[1]
+    count = jnp.maximum(sweeps / 2, 2)
+    pixels = (1, 2, 3)
+    inside = (within / (halves * (count - 1))).mean(axis=pixels)
+    apart = means.reshape(halves, *within.shape).var(axis=0, ddof=1).mean(axis=pixels)
+    r_hat = jnp.sqrt((count - 1) / count + apart / jnp.maximum(inside, jnp.finfo(within.dtype).tiny))
+    return jnp.where(sweeps < 4, jnp.inf, r_hat).astype(within.dtype)
+
+
+def _schedule_length(config: RestoreConfig) -> int:
+    """Sweeps that the settings' schedules take before their last rows."""
+    rows = [np.shape(value) for value in (config.decoder_std, config.noise_level) if value is not None]
+    return max(shape[0] - 1 if len(shape) == 2 else 0 for shape in rows)

@@ -74,6 +74,12 @@ def joined(configs: Sequence[RestoreConfig]) -> RestoreConfig:
     )
 
 
+def cases_of(tasks: Sequence[str], noise_levels: Sequence[float]) -> list[tuple[str, int | None, float]]:
+    """Task, factor of super-resolution or None, and σ of each case, a task after the other."""
+    kinds = [(task, factor) for task in dict.fromkeys(tasks) for factor in (FACTORS if task == "sr" else (None,))]
+    return [(task, factor, sigma) for task, factor in kinds for sigma in noise_levels]
+
+
 def pose(
     task: str,
     factor: int | None,

@@ -17,7 +17,7 @@ from hvae_jax.images import Squares
 from hvae_jax.images.formats import FilePath
 from hvae_jax.prior import Prior, load_prior, update_prior
 from hvae_jax.restoration.recommended import tables_of
-from hvae_jax.tuning.cases import FACTORS, Case, pose, tuning_kernels
+from hvae_jax.tuning.cases import FACTORS, Case, cases_of, pose, tuning_kernels
 from hvae_jax.tuning.search import ONCE, START, STEPS, Row, Scores, search
 
 TUNED = ("deblur", "sr", "inpaint", "denoise")
@@ -110,13 +110,12 @@ def tune(
         >>> write_settings("runs/mine/prior", prior, tables, "my photographs")
     """
     kernels = tuning_kernels() if kernels is None else kernels
-    _check(prior, images.pixels.shape[1], tasks, noise_levels, kernels)
+    check(prior, images.pixels.shape[1], tasks, noise_levels, kernels)
     journal = Journal(Path(folder) / "measured.jsonl")
     settings = {"prior": prior.digest, "config": repr(prior.config), "images": images.digest, "seed": seed}
-    settings["version"] = _version()
+    settings["version"] = version()
     blurs = {"kernels": hashlib.sha256(kernels.tobytes()).hexdigest()}
-    kinds = [(task, factor) for task in dict.fromkeys(tasks) for factor in (FACTORS if task == "sr" else (None,))]
-    searches = [(task, factor, sigma) for task, factor in kinds for sigma in noise_levels]
+    searches = cases_of(tasks, noise_levels)
     tables: dict[str, list[Row]] = {}
     chosen: Row = {}
     for done, (task, factor, sigma) in enumerate(searches):
@@ -135,7 +134,7 @@ def tune(
     return tables
 
 
-def _check(
+def check(
     prior: Prior,
     size: int,
     tasks: Sequence[str],
@@ -157,12 +156,20 @@ def _check(
         raise ValueError(f"expected kernels of at most the squares' {size} pixels, got {max(kernels.shape[1:])}")
 
 
-def _version() -> str | None:
-    """Of the package, for another one may restore otherwise."""
+def version() -> str | None:
+    """That of the package, for another one may restore otherwise."""
     try:
         return importlib.metadata.version("hvae_jax")
     except importlib.metadata.PackageNotFoundError:  # run from a source tree
         return None
+
+
+def still_there(directory: FilePath, prior: Prior) -> Prior:
+    """The prior in a folder; ValueError if it is not the one that was measured, `PriorError` if there is none."""
+    now = load_prior(Path(directory).resolve())
+    if now.digest != prior.digest:
+        raise ValueError(f"{directory}: expected the prior that was measured, got another one, written meanwhile")
+    return now
 
 
 def write_settings(directory: FilePath, prior: Prior, tables: Mapping[str, list[Row]], measured_on: str) -> None:
@@ -181,9 +188,7 @@ def write_settings(directory: FilePath, prior: Prior, tables: Mapping[str, list[
         PriorError: the folder holds no prior.
         ValueError: it holds another one by now, as trainings write.
     """
-    now = load_prior(Path(directory).resolve())
-    if now.digest != prior.digest:
-        raise ValueError(f"{directory}: expected the prior that was measured, got another one, written meanwhile")
+    now = still_there(directory, prior)
     known: dict[str, Any] = tables_of(now)
     if "deblur" in tables and (default := known.pop("default", None)):
         shared = [{name: row[name] for name in row if not name.startswith("validation_")} for row in default]
