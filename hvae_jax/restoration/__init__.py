@@ -1,6 +1,7 @@
 """Restoration with a hierarchical VAE prior: Algorithm 2, and its sampling counterpart."""
 
 from hvae_jax.restoration.adam import restore_adam
+from hvae_jax.restoration.calibration import Calibration, calibration_for
 from hvae_jax.restoration.pnp_hvae import restore
 from hvae_jax.restoration.posterior import Posterior, sample_posterior, sampling_config
 from hvae_jax.restoration.recommended import EXPERIMENTS, paper_config, recommended_config
@@ -10,6 +11,7 @@ from hvae_jax.restoration.settings import ConjugateGradient, Exact, Plateau, Res
 
 __all__ = [
     "EXPERIMENTS",
+    "Calibration",
     "ConjugateGradient",
     "Exact",
     "History",
@@ -19,6 +21,7 @@ __all__ = [
     "Restoration",
     "RestoreConfig",
     "Status",
+    "calibration_for",
     "geometric",
     "linear",
     "paper_config",

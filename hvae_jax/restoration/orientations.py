@@ -27,7 +27,11 @@ def orient(x: Float[Array, "B H W C"], index: Int[Array, " B"], inverse: bool = 
 
 
 def in_orientations(
-    evaluate: Any, x: Float[Array, "B H W C"], iteration: Int[Array, " B"], orientations: Orientations
+    evaluate: Any,
+    x: Float[Array, "B H W C"],
+    iteration: Int[Array, " B"],
+    orientations: Orientations,
+    square: bool | None = None,
 ) -> tuple[Float[Array, "B H W C"], Float[Array, " B"]]:
     """An evaluation of the network in the orientations that are an iteration's turn.
 
@@ -36,6 +40,7 @@ def in_orientations(
         x: images.
         iteration: of each image.
         orientations: see `RestoreConfig`.
+        square: whether images are turned, too: a tile is if its picture is square; None for those that are.
 
     Returns:
         What `evaluate` gives, the means turned back; their mean over the orientations.
@@ -43,8 +48,9 @@ def in_orientations(
     if orientations == "fixed":
         return evaluate(x)
     count = 1 if orientations == "cycle" else int(orientations)
+    square = x.shape[1] == x.shape[2] if square is None else square
     # From one to the next as many of the actions change as may: two that follow each other average best.
-    order = jnp.array([0, 3, 1, 2] if x.shape[1] != x.shape[2] else [0, 7, 1, 6, 2, 5, 3, 4])
+    order = jnp.array([0, 7, 1, 6, 2, 5, 3, 4] if square else [0, 3, 1, 2])
 
     def one(turn: Array) -> tuple[Array, Array]:
         index = order[(iteration * count + turn) % len(order)]

@@ -13,6 +13,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
@@ -24,6 +25,7 @@ from hvae_jax.operators import Operator
 from hvae_jax.operators.base import DataStep
 from hvae_jax.prior import Prior
 from hvae_jax.restoration import iteration
+from hvae_jax.restoration.devices import check_mesh, on_mesh
 from hvae_jax.restoration.iteration import State, all_finite
 from hvae_jax.restoration.orientations import in_orientations
 from hvae_jax.restoration.problem import Problem, Terms, pose
@@ -42,6 +44,7 @@ def restore(
     start: Float[ArrayLike, "*B H W C"] | None = None,
     key: Array | None = None,
     reference: Float[ArrayLike, "*B H W C"] | None = None,
+    mesh: Mesh | None = None,
 ) -> Restoration:
     """Restore images from y = A x + σ ε by Algorithm 2; one compiled program, the loop included.
 
@@ -57,6 +60,8 @@ def restore(
         start: x_0; by default `operator.initial(y)`.
         key: of `jax.random`; only `initial="official"` draws anything.
         reference: the clean image(s), for the PSNR of `History`.
+        mesh: devices to share the work, `jax.sharding.Mesh(jax.devices(), ("batch",))`: each takes some of the images;
+            or, with the axis "rows", of one or more large pictures some of the rows.
 
     Returns:
         The restored image(s), both iterates, and how it ended. Divergence is no exception but a `Status`.
@@ -75,9 +80,17 @@ def restore(
     if config is None:
         config = recommended_config(prior, noise_std, operator)
     problem, single = pose(prior, y, operator, noise_std, config, start, key, reference)
-    out = _restore(problem, key)
+    if mesh is None:
+        out = _restore(problem, key)
+    else:
+        check_mesh(mesh, problem)
+        out = on_mesh(_restore_without_key, problem, mesh)
     out = out._replace(image=choose(out, config.returns))
     return jax.tree.map(lambda leaf: leaf[0], out) if single else out
+
+
+def _restore_without_key(problem: Problem) -> Restoration:
+    return _restore(problem, None)
 
 
 @jax.jit
@@ -155,9 +168,9 @@ def step(problem: Problem, data_step: DataStep, state: State) -> State:
 
 
 def encode_decode(
-    problem: Problem, x: Array, beta: Array, iteration: Array
+    problem: Problem, x: Array, beta: Array, iteration: Array, square: bool | None = None
 ) -> tuple[Float[Array, "B H W C"], Float[Array, " B"]]:
-    """HVAE(x, τ), and -Σ_l log p(z_l|z_<l)/τ_l² where the settings need it, else zeros."""
+    """HVAE(x, τ), and -Σ_l log p(z_l|z_<l)/τ_l² where the settings need it, else zeros; `square`: see there."""
     config = problem.config
     collect = frozenset({"log_prior"} if config.needs_objective else ())
     settings = Pass(hierarchy.tempered_map, jnp.asarray(config.temperature), beta, collect=collect)
@@ -168,4 +181,4 @@ def encode_decode(
             return decoder.mean, jnp.zeros(x.shape[:1], x.dtype)
         return decoder.mean, -jnp.sum(result.log_prior / config.temperature**2, axis=1)
 
-    return in_orientations(evaluate, x, iteration, config.orientations)
+    return in_orientations(evaluate, x, iteration, config.orientations, square)

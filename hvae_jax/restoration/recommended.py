@@ -145,14 +145,14 @@ def rows_for(prior: Prior, operator: Operator) -> list[Mapping[str, Any]] | None
         rows = tables.get("deblur")
     inner = operator.operator if isinstance(operator, Weighted) else operator
     if rows and isinstance(inner, SuperResolution):
-        return _nearest_factor(rows, inner.factor)
+        return nearest_factor(rows, inner.factor)
     return rows or None
 
 
 _FORMER_NAMES = {"Blur": "deblur", "SuperResolution": "sr", "Inpainting": "inpaint", "Denoising": "denoise"}
 
 
-def _nearest_factor(rows: Sequence[Mapping[str, Any]], factor: int) -> list[Mapping[str, Any]]:
+def nearest_factor(rows: Sequence[Mapping[str, Any]], factor: int) -> list[Mapping[str, Any]]:
     """The rows of the factor of super-resolution that is nearest, in ratio; rows that name none are for all."""
     named = {row["factor"] for row in rows if "factor" in row}
     nearest = min(named, key=lambda other: abs(np.log(other / factor)), default=None)

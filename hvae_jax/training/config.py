@@ -124,7 +124,7 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise ValueError(f"expected a preset of {sorted(PRESETS)}, got {self.preset!r}")
         multiple = self.architecture.multiple

@@ -1,4 +1,4 @@
-"""Photographs in the device's memory, and random crops of them that a step cuts itself.
+"""Photographs in each device's memory, and random crops of them that a step cuts itself.
 
 The crops of step k depend on the photographs, the settings and k alone, so a run can resume anywhere, on any device.
 """
@@ -18,6 +18,7 @@ from jaxtyping import Array, Int, UInt8
 
 from hvae_jax.images import list_images, read_image
 from hvae_jax.training.config import TrainConfig
+from hvae_jax.training.devices import place
 
 PITCH = 4096
 """Bytes in a row of the store, so that no index needs more than 32 bits, however large the store is."""
@@ -87,7 +88,7 @@ def random_crops(store: Store, key: Array, count: int, size: int) -> UInt8[Array
 
 
 class Photographs:
-    """A folder of photographs as a store on the device.
+    """A folder of photographs as a store on each device.
 
     They are decoded once if they all fit `store_gib`. Else the store holds as many as fit, in an order that is
     drawn anew every `store_steps` steps, and the next set is decoded while the device works on this one.
@@ -95,20 +96,22 @@ class Photographs:
     Args:
         folder: the photographs.
         config: the run's settings.
-        device: where the store is.
+        where: the devices that have a copy of the store; each process decodes the photographs for its own.
         files: a text file that names the photographs to use, one path below `folder` a line; all if None.
 
     Raises:
         ValueError: the folder holds no photograph, or one that `files` names is missing.
 
     Attributes:
+        names: of the photographs, relative to the folder.
         seconds: that were spent waiting for photographs, the first set's apart.
     """
 
-    def __init__(self, folder: Path, config: TrainConfig, device: jax.Device, files: Path | None = None):
+    def __init__(self, folder: Path, config: TrainConfig, where: jax.sharding.Sharding, files: Path | None = None):
         self._files = _listed(Path(folder), files)
+        self.names = [os.path.relpath(file, folder) for file in self._files]
         self._config = config
-        self._device = device
+        self._where = where
         self._loader = ThreadPoolExecutor(max_workers=1)
         self._coming: dict[int, Future[tuple[Store, bool]]] = {}
         self._store: Store | None = None
@@ -165,7 +168,7 @@ class Photographs:
             )
         # Twice where a set follows, for it comes before the last step with this one has ended.
         needed = PITCH * (used if complete else 2 * rows)
-        if needed > (limit := _memory(self._device)):
+        if needed > (limit := _memory(self._where)):
             raise ValueError(
                 f"expected {needed / 2**30:.1f} GiB of memory for the photographs, got {limit / 2**30:.1f}; "
                 "set a smaller store_gib"
@@ -176,17 +179,17 @@ class Photographs:
         counts = np.array([len(group) for group in groups], np.int32)
 
         def table(values: np.ndarray, length: int) -> Array:
-            return jax.device_put(np.pad(values, (0, length - len(values))), self._device)
+            return place(np.pad(values, (0, length - len(values))), self._where)
 
         most = len(self._files) * len(self._config.scales)
         store = Store(
-            pixels=jax.device_put(pixels[:used] if complete else pixels, self._device),
+            pixels=place(pixels[:used] if complete else pixels, self._where),
             row=table(row, most),
             height=table(height, most),
             width=table(width, most),
             first=table(np.cumsum(counts, dtype=np.int32) - counts, len(self._files)),
             versions=table(counts, len(self._files)),
-            photographs=jax.device_put(np.int32(len(groups)), self._device),
+            photographs=place(np.int32(len(groups)), self._where),
         )
         return store, complete
 
@@ -231,11 +234,12 @@ def _rows(version: np.ndarray) -> int:
     return -(-version.size // PITCH)
 
 
-def _memory(device: jax.Device) -> int:
-    """Bytes that photographs may take: 60 % of the device's memory where it is known, else half of the machine's."""
-    if limit := (device.memory_stats() or {}).get("bytes_limit"):
+def _memory(where: jax.sharding.Sharding) -> int:
+    """Bytes of photographs per device: 60 % of its memory where it is known, else its share of half the machine's."""
+    devices: list[jax.Device] = list(where.addressable_devices)
+    if limit := (devices[0].memory_stats() or {}).get("bytes_limit"):
         return int(0.6 * limit)
     try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2 // len(devices)
     except (AttributeError, ValueError, OSError):  # not a POSIX system
         return 2 * 2**30

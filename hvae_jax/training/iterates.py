@@ -11,11 +11,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from hvae_jax.gaussian import per_image
 from hvae_jax.operators import Blur, Inpainting
 from hvae_jax.restoration import schedules
+from hvae_jax.training.devices import on_shares
 
 ITERATIONS = 8
 """Length of a restoration, and of DPIR's schedule."""
@@ -76,12 +78,13 @@ def random_kernels(key: Array, count: int) -> Float[Array, "count 25 25"]:
     return kernels / kernels.sum(axis=(1, 2), keepdims=True)
 
 
-def start(key: Array, images: Float[Array, "B H W 3"]) -> Restorations:
+def start(key: Array, images: Float[Array, "B H W 3"], mesh: Mesh | None = None) -> Restorations:
     """Degrade images: three in four are blurred, the others miss 10 % to 90 % of their pixels.
 
     Args:
         key: random key.
         images: in [0, 1], shape (B, H, W, 3).
+        mesh: the devices that share them; None for one device.
 
     Returns:
         Restorations before their first iteration.
@@ -95,16 +98,18 @@ def start(key: Array, images: Float[Array, "B H W 3"]) -> Restorations:
     low, high = (math.log(noise_std) for noise_std in NOISE_RANGE)
     noise_std = jnp.exp(jax.random.uniform(key_level, (batch,), minval=low, maxval=high))
     noise = per_image(noise_std, images) * jax.random.normal(key_noise, images.shape)
-    blurry, holed = _blur(kernel)(images) + noise, images + noise
+    blurry, holed = on_shares(_blurred, mesh)(kernel, images) + noise, images + noise
     observation = jnp.where(per_image(blurred, images), blurry, holed)
     first = jnp.where(per_image(blurred, images), blurry, _inpainting(mask).initial(holed))
     return Restorations(images, blurred, kernel, mask, observation, noise_std, first, jnp.zeros(batch, jnp.int32))
 
 
-def renew(restorations: Restorations, key: Array, images: Float[Array, "B H W 3"]) -> Restorations:
+def renew(
+    restorations: Restorations, key: Array, images: Float[Array, "B H W 3"], mesh: Mesh | None = None
+) -> Restorations:
     """Replace the restorations that are finished by new ones of these images."""
     finished = restorations.iteration >= ITERATIONS
-    new = start(key, images)
+    new = start(key, images, mesh)
     return jax.tree.map(lambda a, b: jnp.where(per_image(finished, a), a, b), new, restorations)
 
 
@@ -132,6 +137,10 @@ def advance(restorations: Restorations, mean: Float[Array, "B H W 3"]) -> Restor
 
 def _blur(kernel: Array) -> Blur:
     return Blur(kernel, normalize=False)
+
+
+def _blurred(kernel: Array, images: Array) -> Array:
+    return _blur(kernel)(images)
 
 
 def _inpainting(mask: Array) -> Inpainting:

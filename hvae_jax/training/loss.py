@@ -81,7 +81,7 @@ def kl_weights(kl: Float[Array, " L"], step: Real[Array, ""], config: LossConfig
 
 
 def loss_fn(
-    params: dict,
+    params: dict[str, Any],
     model: PatchVDVAE,
     images: Float[Array, "B H W C"],
     key: Array,

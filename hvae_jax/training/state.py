@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, UInt8
 
 from hvae_jax.models.blocks import scan_unroll
@@ -14,6 +15,7 @@ from hvae_jax.models.patch_vdvae import PatchVDVAE, PatchVDVAEConfig
 from hvae_jax.training import iterates
 from hvae_jax.training.config import OptimizerConfig, TrainConfig
 from hvae_jax.training.data import Store, random_crops
+from hvae_jax.training.devices import everywhere, on_shares, shardings, split
 from hvae_jax.training.iterates import Restorations
 from hvae_jax.training.loss import LossTerms, loss_fn
 
@@ -31,14 +33,14 @@ class TrainState(NamedTuple):
     """
 
     step: Int[Array, ""]
-    params: dict
-    ema: dict
+    params: dict[str, Any]
+    ema: dict[str, Any]
     optimizer: optax.OptState
     skipped: Int[Array, ""]
     restorations: Restorations | None
 
 
-def make_optimizer(config: OptimizerConfig, steps: int, params: dict) -> optax.GradientTransformation:
+def make_optimizer(config: OptimizerConfig, steps: int, params: dict[str, Any]) -> optax.GradientTransformation:
     """Warm-up, constant rate and decay, clipping, Adam, Adamax or Muon, decoupled weight decay."""
     schedule = learning_rate(config, steps)
     if config.name == "muon":
@@ -73,7 +75,7 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     return lambda step: rise(step) * fall(step)
 
 
-def _kernel_axes(params: dict) -> dict:
+def _kernel_axes(params: dict[str, Any]) -> dict[str, Any]:
     """The axes of each kernel's inputs and outputs, for Muon; None for what is no kernel."""
     axes: dict[str, Any] = {}
     for name, value in params.items():
@@ -88,17 +90,17 @@ def _kernel_axes(params: dict) -> dict:
     return axes
 
 
-def initial_params(config: TrainConfig) -> dict:
+def initial_params(config: TrainConfig) -> dict[str, Any]:
     """Random parameters."""
     return _initialize(jax.random.key(config.seed), config.architecture)
 
 
 @partial(jax.jit, static_argnames="architecture")
-def _initialize(key: Array, architecture: PatchVDVAEConfig) -> dict:
+def _initialize(key: Array, architecture: PatchVDVAEConfig) -> dict[str, Any]:
     return PatchVDVAE(architecture).initialize(key)
 
 
-def init_state(config: TrainConfig, params: dict | None = None) -> TrainState:
+def init_state(config: TrainConfig, params: dict[str, Any] | None = None) -> TrainState:
     """The state before the first step; random parameters if None are given, which are copied."""
     # Copies, for a step donates its buffers.
     params = initial_params(config) if params is None else jax.tree.map(jnp.array, params)
@@ -118,7 +120,7 @@ def init_state(config: TrainConfig, params: dict | None = None) -> TrainState:
     )
 
 
-def grown(params: dict, larger: dict) -> dict:
+def grown(params: dict[str, Any], larger: dict[str, Any]) -> dict[str, Any]:
     """Parameters of a larger model that compute what those of a smaller one do.
 
     What the larger model may have more of is residual bottlenecks, which start as the identity.
@@ -172,9 +174,9 @@ def dispatch_length(config: TrainConfig, step: int) -> int:
     return min(length - step % length, config.steps - step)
 
 
-@partial(jax.jit, static_argnames=("count", "config"), donate_argnames="state")
+@partial(jax.jit, static_argnames=("count", "config", "mesh"), donate_argnames="state")
 def train_steps(
-    state: TrainState, store: Store, key: Array, count: int, config: TrainConfig
+    state: TrainState, store: Store, key: Array, count: int, config: TrainConfig, mesh: Mesh | None = None
 ) -> tuple[TrainState, LossTerms, Float[Array, " K"]]:
     """Several optimizer steps on random crops, as one program.
 
@@ -184,6 +186,7 @@ def train_steps(
         key: of the run.
         count: number of steps K.
         config: the run's settings, whose seed has no influence.
+        mesh: the devices that share a batch; None for one device.
 
     Returns:
         The next state, and each step's terms of the loss and norm of the gradient.
@@ -191,15 +194,18 @@ def train_steps(
 
     def body(state: TrainState, _: None) -> tuple[TrainState, tuple[LossTerms, Array]]:
         images = random_crops(store, _keys(key, state)[0], config.batch_size, config.crop_size)
-        state, terms, norm = train_step(state, images, key, config)
+        state, terms, norm = train_step(state, images, key, config, mesh)
         return state, (terms, norm)
 
     state, (terms, norms) = jax.lax.scan(body, state, length=count, unroll=scan_unroll(count, _on_cpu()))
+    if mesh is not None:  # each array where it was, so that the next call finds the same program
+        layout = (shardings(state, mesh), everywhere(mesh), everywhere(mesh))
+        state, terms, norms = jax.lax.with_sharding_constraint((state, terms, norms), layout)
     return state, terms, norms
 
 
 def train_step(
-    state: TrainState, images: UInt8[Array, "B H W C"], key: Array, config: TrainConfig
+    state: TrainState, images: UInt8[Array, "B H W C"], key: Array, config: TrainConfig, mesh: Mesh | None = None
 ) -> tuple[TrainState, LossTerms, Float[Array, ""]]:
     """One optimizer step.
 
@@ -212,6 +218,7 @@ def train_step(
         images: 8-bit crops.
         key: of the run.
         config: the run's settings, whose seed has no influence.
+        mesh: the devices that share a batch; None for one device.
 
     Returns:
         The next state, the loss's terms, and the norm of the gradient.
@@ -219,13 +226,13 @@ def train_step(
     dtype = jnp.float32 if _on_cpu() else config.compute_dtype
     model = PatchVDVAE(config.architecture, unroll=_on_cpu(), dtype=dtype)
     key = _keys(key, state)[1]
-    floats = images.astype(jnp.float32) / 255
+    floats = split(images, mesh).astype(jnp.float32) / 255
     restorations, inputs = state.restorations, None
     if restorations is not None:
         key, key_renew = jax.random.split(key)
-        restorations = iterates.renew(restorations, key_renew, floats[: config.iterates])
-        floats = jnp.concatenate([restorations.image, floats[config.iterates :]])
-        inputs = iterates.encoder_input(restorations)
+        restorations = iterates.renew(restorations, key_renew, floats[: config.iterates], mesh)
+        floats = split(jnp.concatenate([restorations.image, floats[config.iterates :]]), mesh)
+        inputs = on_shares(iterates.encoder_input, mesh)(restorations)
     grad_fn = jax.grad(loss_fn, has_aux=True)
     gradient, (terms, mean) = grad_fn(state.params, model, floats, key, state.step, config.loss, inputs)
     if restorations is not None:
