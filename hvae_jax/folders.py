@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import io
 import sys
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import hvae_jax as hj
-from hvae_jax.files import Journal
+from hvae_jax.files import Journal, read_rows
 
 MANIFEST = ".hvae-jax.jsonl"
 """Beside the results of a folder: how each was made, a line of JSON each."""
@@ -31,11 +32,13 @@ class Job:
         file: where it is; None for standard input.
         page: of a file with several.
         result: where its result goes; None for standard output.
+        several: whether that is a folder of results.
     """
 
     file: Path | None
     page: int | None
     result: Path | None
+    several: bool = False
 
     def __str__(self) -> str:
         name = "standard input" if self.file is None else str(self.file)
@@ -63,11 +66,19 @@ class Plan:
         jobs: in order.
         skipped: files in folders that are no pictures.
         several: whether results go into a folder.
+        folder: which one.
     """
 
     jobs: tuple[Job, ...]
     skipped: tuple[Path, ...]
     several: bool
+    folder: Path | None = None
+
+    def name(self, job: Job) -> str:
+        """Of a job's result below the folder of results."""
+        assert job.result is not None
+        assert self.folder is not None
+        return job.result.relative_to(self.folder).as_posix()
 
 
 def plan(inputs: Sequence[str], out: str, *, recursive: bool = False, pages: bool = False) -> Plan:
@@ -116,13 +127,13 @@ def plan(inputs: Sequence[str], out: str, *, recursive: bool = False, pages: boo
         for page in range(count):
             ending = f"-{page + 1:0{len(str(count))}d}" if count > 1 else ""
             result = folder / name.with_name(f"{name.stem}{ending}{suffix}")
-            jobs.append(_checked(Job(file, page if count > 1 else None, result), sources))
+            jobs.append(_checked(Job(file, page if count > 1 else None, result, several), sources))
     seen: set[Path | None] = set()
     for job in jobs:
         if job.result in seen:
             raise ValueError(f"{job.result}: expected a result of its own for each image, got two of this name")
         seen.add(job.result)
-    return Plan(tuple(jobs), tuple(skipped), several)
+    return Plan(tuple(jobs), tuple(skipped), several, folder)
 
 
 def _checked(job: Job, sources: Set[Path]) -> Job:
@@ -133,34 +144,152 @@ def _checked(job: Job, sources: Set[Path]) -> Job:
     return job
 
 
+class Shard(NamedTuple):
+    """A share of a folder's pictures, for one of several processes.
+
+    Attributes:
+        number: from 1 on.
+        among: how many shards there are.
+        source: what said so, in words.
+    """
+
+    number: int = 1
+    among: int = 1
+    source: str = "--shard"
+
+    @classmethod
+    def of(cls, text: str | None, environment: Mapping[str, str]) -> Shard:
+        """From `--shard I/N`, or from what Slurm or Kubernetes tell the process of an array of jobs.
+
+        Args:
+            text: "I/N", with I from 1 to N, or None.
+            environment: SLURM_ARRAY_TASK_ID, _MIN and _COUNT, or JOB_COMPLETION_INDEX and JOB_COMPLETIONS (which
+                a job's description has to set).
+
+        Raises:
+            ValueError: it is none.
+        """
+        source = "--shard"
+        if text is None and "SLURM_ARRAY_TASK_ID" in environment:
+            source = "SLURM_ARRAY_TASK_ID"
+            first = environment.get("SLURM_ARRAY_TASK_MIN", "0")
+            text = f"{_whole(environment[source]) - _whole(first) + 1}/{environment.get('SLURM_ARRAY_TASK_COUNT', '')}"
+        elif text is None and "JOB_COMPLETION_INDEX" in environment:
+            source = "JOB_COMPLETION_INDEX"
+            text = f"{_whole(environment[source]) + 1}/{environment.get('JOB_COMPLETIONS', '')}"
+        if text is None:
+            return cls()
+        return cls(*one_of(text, source), source)
+
+    def has(self, name: str) -> bool:
+        """Whether a picture is in it, by its path below the folder of results: the same on each machine."""
+        return int(hashlib.sha256(name.encode()).hexdigest(), 16) % self.among == self.number - 1
+
+
+def one_of(text: str, name: str) -> tuple[int, int]:
+    """The numbers of "I/N", with I from 1 to N; ValueError, with the name of what said so, where it is none."""
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise ValueError(f"expected {name} as I/N with I from 1 to N, got {text}")
+    return int(number), int(count)
+
+
+def _whole(text: str) -> int:
+    return int(text) if text.lstrip("-").isdecimal() else -1
+
+
 class Manifest:
     """How the results of a folder were made, so that the same command does only what is missing.
 
+    Each process writes a file of its own, and reads all of them: a line of JSON for each picture.
+
     Args:
         settings: all that results depend on besides their pictures, of JSON's types.
+        writer: what tells this process from others that write results beside it; empty for the only one.
     """
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
+    def __init__(self, settings: Mapping[str, Any], writer: str = "") -> None:
         self._settings = settings
+        self._name = f"{MANIFEST.removesuffix('.jsonl')}-{writer}.jsonl" if writer else MANIFEST
         self._journals: dict[Path, Journal] = {}
+        self._without: set[Path] = set()
 
     def done(self, job: Job) -> bool:
         """Whether a result is there, made from this very file with these settings."""
-        if job.file is None or job.result is None or not (job.result.parent / MANIFEST).exists():
+        if job.file is None or job.result is None or not job.result.exists() or not self._is_kept(job.result.parent):
             return False
-        return job.result.exists() and self._journal(job).find(self._settings, job.key) is not None
+        return self._journal(job).find(self._settings, job.key) is not None
 
     def add(self, job: Job, **about: Any) -> None:
-        """Note that a result was written."""
-        if job.file is not None and job.result is not None:
+        """Note that a result was written, if it is one of a folder's."""
+        if job.several:
             self._journal(job).keep(self._settings, job.key, about)
+
+    def add_failure(self, job: Job, sentence: str) -> None:
+        """Note what was wrong with a picture, if it is one of a folder's."""
+        if job.several and job.file is not None and job.file.exists():
+            about = {"file": str(job.file), "error": sentence}
+            self._journal(job).keep({"failure": True}, job.key, about)
+
+    def _is_kept(self, folder: Path) -> bool:
+        """Whether there is a manifest; looked for once, for a folder may have very many files."""
+        if folder in self._journals:
+            return True
+        if folder not in self._without and not manifests(folder):
+            self._without.add(folder)
+        return folder not in self._without
 
     def _journal(self, job: Job) -> Journal:
         assert job.result is not None
         folder = job.result.parent
         if folder not in self._journals:
-            self._journals[folder] = Journal(folder / MANIFEST)
+            self._journals[folder] = Journal(folder / self._name, manifests(folder))
         return self._journals[folder]
+
+
+def manifests(folder: Path) -> list[Path]:
+    """The manifests beside the results in a folder."""
+    return sorted(folder.glob(f"{MANIFEST.removesuffix('.jsonl')}*.jsonl"))
+
+
+class Summary(NamedTuple):
+    """What manifests say of a folder of results, and of those below it.
+
+    Attributes:
+        done: pictures that were restored.
+        warned: of these, with a warning.
+        missing: of these, whose results are no more.
+        failures: what was wrong with pictures that were not restored since, by their files.
+    """
+
+    done: int
+    warned: int
+    missing: int
+    failures: dict[str, str]
+
+
+def summary(folder: Path) -> Summary:
+    """Sum up the manifests of a folder of results.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not folder.is_dir() or not (found := sorted(folder.rglob(f"{MANIFEST.removesuffix('.jsonl')}*.jsonl"))):
+        raise ValueError(f"{folder}: expected a folder of results with a manifest, as restore makes them, got none")
+    results: dict[tuple[Path, Any], dict[str, Any]] = {}
+    failures: dict[tuple[Path, Any], dict[str, Any]] = {}
+    for path in found:
+        for row in read_rows(path):
+            key = (path.parent / row["key"]["result"], row["key"]["page"])
+            into, other = (failures, results) if "error" in row["values"] else (results, failures)
+            into[key] = row["values"]
+            other.pop(key, None)  # what came last counts
+    return Summary(
+        len(results),
+        sum(bool(about.get("warnings")) for about in results.values()),
+        sum(not path.exists() for path, _ in results),
+        {about["file"]: about["error"] for about in failures.values()},
+    )
 
 
 @functools.cache
