@@ -1,6 +1,6 @@
 """Ordinary files of photographs, simulated: what happens between a scene and the picture that a user has.
 
-A scene is blurred, measured with noise, and goes through one of eight pipelines to 8 bits. The clean picture is the
+A scene is blurred, measured with noise, and goes through one of nine pipelines to 8 bits. The clean picture is the
 part of the scene whose blur it determines, so that the borders are those of a photograph.
 """
 
@@ -83,6 +83,7 @@ PIPELINES: dict[str, tuple[Callable[[np.random.Generator, np.ndarray], np.ndarra
     "jpeg-60": (lambda rng, y: _noise(rng, y, 2), 60),
     "bayer": (lambda rng, y: _mosaic(rng, y, 3), None),
     "bayer-jpeg": (lambda rng, y: _mosaic(rng, y, 3), 90),
+    "night-jpeg": (lambda rng, y: _noise(rng, y, 8), 90),
     "grain": (lambda rng, y: _grain(rng, y, 8), None),
     "lights": (lambda rng, y: _noise(rng, y, 1.5), None),
 }

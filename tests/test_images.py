@@ -16,7 +16,7 @@ import pytest
 import tifffile
 
 from hvae_jax import images
-from hvae_jax.images import ImageError
+from hvae_jax.images import ImageError, borders
 
 PHOTO = Path(__file__).parent / "data" / "chelsea256.png"
 
@@ -403,6 +403,10 @@ def test_padding_and_extension_of_any_size(rng, shape, multiple):
             assert size % multiple == 0
             assert 0 <= size - before - (18 if number > 1 else 0) < multiple
         np.testing.assert_array_equal(images.crop(larger, box), image)
+    larger, box = images.extend_periodic(image, 9, multiple, rounded_to=24)
+    assert larger.shape[-3] % 24 == larger.shape[-2] % 24 == larger.shape[-3] % multiple == 0
+    assert box == extensions[2][1], "more at the bottom and right"
+    np.testing.assert_array_equal(images.crop(larger, box), image)
     if len(shape) == 4:  # a batch is extended one by one
         single = images.extend_periodic(image[1], 9, multiple)[0]
         np.testing.assert_allclose(extensions[2][0][1], single, atol=1e-5)
@@ -427,7 +431,7 @@ def test_extension_has_no_jump(photo):
     np.testing.assert_allclose(images.extend_periodic(constant, 8, 16, kernel)[0], 0.3, atol=1e-6)
 
 
-def test_extension_stops_ringing(photo, rng):
+def test_extension_stops_ringing(photo, rng, monkeypatch):
     """A circular deconvolution of a photograph: hopeless as it is, good at the border too if extended."""
     kernel = images.parse_kernel("motion:13,30")
     blurred = circular_blur(photo, kernel)[16:-16, 16:-16]
@@ -455,6 +459,12 @@ def test_extension_stops_ringing(photo, rng):
     assert psnr["blind"] > psnr["circular"] + 3, psnr
     assert psnr["kernel"] > psnr["blind"] + 0.2, psnr
     assert psnr["kernel"] > 27, psnr
+    # A large picture's extension is computed from what is near its borders.
+    monkeypatch.setattr(borders, "LARGEST_EXTENDED", 0)
+    monkeypatch.setattr(borders, "BAND", 64)
+    extended, box = images.extend_periodic(blurred, 16, 16, kernel)
+    np.testing.assert_array_equal(images.crop(extended, box), blurred)
+    assert border_psnr(images.crop(deconvolve(extended), box)) > psnr["kernel"] - 0.2
 
 
 def test_fit_square_averages_the_middle():
@@ -581,6 +591,18 @@ def test_a_file_is_made_a_kernel(tmp_path):
     assert notes == ()
     np.save(tmp_path / "wide.npy", np.pad(kernel, 20))  # empty borders are cut off
     np.testing.assert_allclose(images.read_kernel(str(tmp_path / "wide.npy")).values, kernel, atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".tif", ".fits", ".png"])
+def test_a_kernel_that_is_written_is_read_again(tmp_path, suffix):
+    kernel = images.parse_kernel("motion:9,30")
+    images.write_kernel(tmp_path / f"k{suffix}", kernel)
+    np.testing.assert_allclose(images.parse_kernel(str(tmp_path / f"k{suffix}")), kernel, atol=2e-6)
+    if suffix != ".png":  # whose white is the largest
+        np.testing.assert_allclose(images.read_image(tmp_path / f"k{suffix}").pixels.sum(), 1, rtol=1e-5)
+    with pytest.raises(images.ImageError, match="overwriting was not asked for"):
+        images.write_kernel(tmp_path / f"k{suffix}", kernel)
+    images.write_kernel(tmp_path / f"k{suffix}", kernel, overwrite=True)
 
 
 def test_kernel_mistakes(tmp_path):

@@ -1,5 +1,6 @@
 """What a file holds besides 8-bit RGB: profiles, EXIF, resolution, other formats, pages, holes, multiplied alpha."""
 
+import functools
 import io
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def pixels():
     return np.stack([np.tile(ramp, (16, 1)), np.tile(ramp[:16, None], (1, 24)), np.full((16, 24), 0.3)], -1)
 
 
+@functools.cache  # a profile holds the second that it was made in
 def wide_profile() -> bytes:
     """An RGB profile whose colours are not sRGB's: green and blue exchanged, so that no reader can miss it."""
     profile = bytearray(PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes())

@@ -2,7 +2,7 @@
 
 from hvae_jax.images.borders import Box, crop, extend_periodic, fit_square, pad_to_multiple
 from hvae_jax.images.formats import SUFFIXES, ImageError, Source, list_images, survey
-from hvae_jax.images.kernels import Kernel, parse_kernel, read_kernel, read_kernels
+from hvae_jax.images.kernels import Kernel, parse_kernel, read_kernel, read_kernels, write_kernel
 from hvae_jax.images.masks import make_mask, read_mask
 from hvae_jax.images.metadata import Metadata
 from hvae_jax.images.noise import NoiseEstimate, estimate_noise, estimate_noise_std
@@ -39,4 +39,5 @@ __all__ = [
     "read_squares",
     "survey",
     "write_image",
+    "write_kernel",
 ]

@@ -1,11 +1,20 @@
 """Borders: padding to the size that a prior takes, extending, cropping."""
 
+import math
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-Box: TypeAlias = tuple[slice, slice]  # the rows and the columns of an image inside a larger one
+Box: TypeAlias = tuple[slice, slice]
+"""The rows and the columns of an image inside a larger one."""
+
+LARGEST_EXTENDED = 2048 * 2048
+"""Pixels up to which a picture is extended as a whole."""
+
+BAND = 256
+"""Pixels of a larger one, from its borders inwards, that have a part in its extension."""
 
 
 def pad_to_multiple(
@@ -81,6 +90,7 @@ def extend_periodic(
     kernel: Float[np.ndarray, "kernel_height kernel_width"] | None = None,
     *,
     unusable: Bool[np.ndarray, "height width"] | None = None,
+    rounded_to: int = 1,
     smoothness: float = 0.03,
     steps: int = 30,
 ) -> tuple[Float[np.ndarray, "*batch extended_height extended_width channels"], Box]:
@@ -102,6 +112,7 @@ def extend_periodic(
         multiple: the sides of the result are multiples of it.
         kernel: the point spread function, whose sum is 1, centre at size // 2; None if not known.
         unusable: pixels that are no measurements, clipped ones for example, and are replaced likewise.
+        rounded_to: the sides are multiples of it too, for which more is added at the bottom and right.
         smoothness: weight of the gradient; larger for noisier images, uncritical from 0.01 to 0.1.
         steps: of the conjugate gradient.
 
@@ -119,32 +130,72 @@ def extend_periodic(
     height, width = _check_borders(image, multiple)
     if margin < 0:
         raise ValueError(f"expected a margin of at least 0, got {margin}")
-    sides = tuple(-(-(side + 2 * margin) // multiple) * multiple for side in (height, width))
-    top, left = (sides[0] - height) // 2, (sides[1] - width) // 2
+    least = (_up(height + 2 * margin, multiple), _up(width + 2 * margin, multiple))
+    top, left = (least[0] - height) // 2, (least[1] - width) // 2
+    both = math.lcm(multiple, rounded_to)
+    sides = (_up(least[0], both), _up(least[1], both))
     box = (slice(top, top + height), slice(left, left + width))
     if sides == (height, width) and unusable is None:
         return image.astype(np.float32), box
-    from hvae_jax.images.extension import continued  # only now, for it takes JAX
-
-    observed_at = np.zeros(sides, bool)
-    observed_at[box] = True if unusable is None else ~unusable
-    if not observed_at.any():
-        raise ValueError("expected pixels that can be used, got none")
-
     kernel = np.ones((1, 1), np.float32) if kernel is None else np.asarray(kernel, np.float32)
     if kernel.ndim != 2 or kernel.shape[0] > sides[0] or kernel.shape[1] > sides[1]:
         raise ValueError(f"expected a kernel (height, width) of at most {sides}, got {kernel.shape}")
+    usable = np.ones((height, width), bool) if unusable is None else ~unusable
+    if not usable.any():
+        raise ValueError("expected pixels that can be used, got none")
+    # Channels first, which the Fourier transforms like better.
+    channels = np.moveaxis(image, -1, -3).astype(np.float32)
+    solve = partial(_extended, kernel=kernel, smoothness=smoothness, steps=steps)
+    if unusable is not None or height * width <= LARGEST_EXTENDED or min(height, width) < 4 * BAND:
+        return np.moveaxis(solve(channels, usable, sides, box), -3, -1), box
+    # What is far from the borders has no part in what is beyond them: two frames without it, one for each direction.
+    extended = np.empty((*channels.shape[:-2], *sides), np.float32)
+    extended[..., *box] = channels
+    for axis in (1, 0):
+        thin = np.concatenate([_part(channels, axis, 0, BAND), _part(channels, axis, -BAND, None)], axis=axis - 2)
+        size, before, after = channels.shape[axis - 2], box[axis].start, sides[axis] - box[axis].stop
+        domain, place = [*sides], [*box]
+        domain[axis], place[axis] = sides[axis] - size + 2 * BAND, slice(before, before + 2 * BAND)
+        seen = np.ones(thin.shape[-2:], bool)
+        found = solve(thin, seen, (domain[0], domain[1]), (place[0], place[1]))
+        _part(extended, axis, 0, before)[...] = _part(found, axis, 0, before)
+        _part(extended, axis, sides[axis] - after, None)[...] = _part(found, axis, domain[axis] - after, None)
+    return np.moveaxis(extended, -3, -1), box
+
+
+def _up(size: int, multiple: int) -> int:
+    """The next multiple."""
+    return -(-size // multiple) * multiple
+
+
+def _part(array: np.ndarray, axis: int, start: int, stop: int | None) -> np.ndarray:
+    """Some rows (axis 0) or columns (1) of images, a view."""
+    return array[..., start:stop, :] if axis == 0 else array[..., start:stop]
+
+
+def _extended(
+    channels: Float[np.ndarray, "*batch height width"],
+    usable: Bool[np.ndarray, "height width"],
+    sides: tuple[int, int],
+    box: Box,
+    *,
+    kernel: Float[np.ndarray, "kernel_height kernel_width"],
+    smoothness: float,
+    steps: int,
+) -> Float[np.ndarray, "*batch extended_height extended_width"]:
+    """Images in a box of a larger domain, continued beyond it and at pixels that are not usable."""
+    from hvae_jax.images.extension import continued  # only now, for it takes JAX
+
+    observed_at = np.zeros(sides, bool)
+    observed_at[box] = usable
     point_spread = np.zeros(sides, np.float32)
     point_spread[: kernel.shape[0], : kernel.shape[1]] = kernel
     point_spread = np.roll(point_spread, (-(kernel.shape[0] // 2), -(kernel.shape[1] // 2)), (0, 1))
-
-    # Channels first, which the Fourier transforms like better.
-    channels = np.moveaxis(image, -1, -3).astype(np.float32)
     observed = np.zeros((*channels.shape[:-2], *sides), np.float32)
     observed[..., *box] = channels
     extended = np.array(continued(observed, observed_at, point_spread, smoothness, steps))
-    extended[..., observed_at] = channels[..., observed_at[box]]
-    return np.moveaxis(extended, -3, -1), box
+    extended[..., observed_at] = channels[..., usable]
+    return extended
 
 
 def _check_borders(image: np.ndarray, multiple: int = 1) -> tuple[int, int]:

@@ -2,13 +2,14 @@
 
 import math
 import os
+import warnings
 import zlib
 from collections.abc import Iterable
 from typing import BinaryIO
 
 import numpy as np
 
-from hvae_jax.images.formats import ImageError, OpenFile, Source, name_of
+from hvae_jax.images.formats import FilePath, ImageError, OpenFile, Source, name_of
 
 MOST_PACKED = 1100
 """Bytes of samples that a byte of a file stands for, at most, in the formats that lose nothing but AVIF and WebP."""
@@ -28,6 +29,17 @@ def check_declared(source: Source, file: OpenFile, height: int, width: int) -> N
     file.seek(position)
     if height * width > 8 * MOST_PACKED * size:
         raise ImageError(f"{name_of(source)}: expected a picture that fits its {size} bytes, got {height}x{width}")
+
+
+def declared_size(path: FilePath) -> tuple[int, int] | None:
+    """Height and width that a file's header tells, without decoding it; None where only decoding it does."""
+    import PIL.Image
+
+    try:
+        with warnings.catch_warnings(action="ignore"), PIL.Image.open(path) as image:  # of many pixels it warns
+            return image.height, image.width
+    except Exception:  # it is of another format, or damaged; reading it says which
+        return None
 
 
 def check_inflated(name: str, parts: Iterable[bytes], size: int) -> None:

@@ -42,6 +42,11 @@ def quantisation(file: bytes) -> Float[np.ndarray, "8 8"] | None:
         return _tables(image).get(0)
 
 
+def rounding_std(steps: Float[np.ndarray, "8 8"]) -> float:
+    """Deviation of the error of coefficients that are rounded to steps in grey levels of 255, in the images' unit."""
+    return math.sqrt(float(np.mean(steps**2)) / 12) / 255
+
+
 def coefficients(file: bytes, multiple: int = 1) -> Coefficients | None:
     """Find the coefficients that a file holds.
 

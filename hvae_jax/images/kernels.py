@@ -1,4 +1,4 @@
-"""Blur kernels: made from numbers, or read from files."""
+"""Blur kernels: made from numbers, read from files, or written."""
 
 import io
 import math
@@ -13,8 +13,9 @@ import numpy as np
 from jaxtyping import Float
 
 from hvae_jax.images.bounds import decode_npy
-from hvae_jax.images.formats import NPY, SUFFIXES, FilePath, ImageError, check_is_file, reason
+from hvae_jax.images.formats import FITS, NPY, SUFFIXES, TIFF, FilePath, ImageError, check_is_file, reason
 from hvae_jax.images.read import read_image
+from hvae_jax.images.write import write_image
 
 # In pixels, of kernels made from numbers: far above any blur worth restoring, and a slip fits in memory.
 _MAX_KERNEL_WIDTH = 256
@@ -98,6 +99,8 @@ def read_kernel(spec: str, *, keep_origin: bool = False) -> Kernel:
         kernel = make(*values)
     else:
         kernel = _read_kernel(spec)
+        if kernel.ndim == 3 and kernel.shape[-1] == 1:  # a picture of one channel
+            kernel = kernel[..., 0]
         if kernel.ndim != 2 or kernel.size == 0 or kernel.dtype.kind not in "biuf":
             raise ImageError(
                 f"kernel {spec}: expected a matrix of numbers, got shape {kernel.shape} of type {kernel.dtype}"
@@ -181,6 +184,23 @@ def read_kernels(
     if not wanted:
         raise ImageError(f"{path}: expected kernels, found none")
     return {name: parse_kernel(f"{path}:{name}") for name in wanted}
+
+
+def write_kernel(
+    path: FilePath, kernel: Float[np.ndarray, "kernel_height kernel_width"], *, overwrite: bool = False
+) -> None:
+    """Write a kernel, which `read_kernel` reads again: its numbers, or a picture whose white is the largest of them.
+
+    Args:
+        path: the file; .npy, .tif and .fits hold the numbers.
+        kernel: not negative, with a positive sum.
+        overwrite: whether an existing file may be replaced.
+
+    Raises:
+        ImageError: the file cannot be written.
+    """
+    exact = Path(path).suffix.lower() in (*NPY, *TIFF, *FITS)
+    write_image(path, kernel if exact else kernel / kernel.max(), bit_depth=32, overwrite=overwrite)
 
 
 def _gaussian(width: float, height: float | None = None, angle: float = 0.0) -> np.ndarray:

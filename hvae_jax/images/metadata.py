@@ -192,7 +192,7 @@ def png_chunks(metadata: Metadata) -> Iterator[tuple[bytes, bytes]]:
             yield kind, content
 
 
-def tiff_tags(metadata: Metadata) -> tuple[list[tuple], dict[str, Any]]:
+def tiff_tags(metadata: Metadata) -> tuple[list[tuple[Any, ...]], dict[str, Any]]:
     """The `extratags` and the other arguments of `tifffile.imwrite`."""
     tags: list[tuple] = []
     for tag, value in metadata.exif.get(0, {}).items():

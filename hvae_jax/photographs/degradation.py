@@ -13,6 +13,9 @@ from hvae_jax import images, operators
 from hvae_jax.images import Image
 from hvae_jax.operators import Operator
 
+ESTIMATE = "estimate"
+"""In place of a kernel: it is to be estimated."""
+
 TASKS = ("deblur", "sr", "inpaint", "denoise", "jpeg")
 ALIGNMENTS = ("center", "corner")
 
@@ -23,8 +26,8 @@ class Degradation:
 
     Attributes:
         task: kind of degradation.
-        kernel: of a blur, sum 1, centre at size // 2; for super-resolution None for the mean of each cell, else as
-            seen from the corner of the cell.
+        kernel: of a blur, sum 1, centre at size // 2, or None where it is to be estimated; for super-resolution None
+            for the mean of each cell, else as seen from the corner of the cell.
         factor: of super-resolution, else 1.
         mask: of inpainting, (H, W) or (H, W, C), 1 where observed.
         notes: what was changed in a kernel's file.
@@ -57,13 +60,18 @@ class Degradation:
         allowed = {needed, "kernel"} if task == "sr" else {needed}
         for name, value in (("kernel", kernel), ("factor", factor), ("mask", mask)):
             if value is None and name == needed:
-                raise ValueError(f"expected a {name} for the task {task}, got none")
+                unknown = f' (or "{ESTIMATE}")' if name == "kernel" else ""
+                raise ValueError(f"expected a {name} for the task {task}{unknown}, got none")
             if value is not None and name not in allowed:
                 raise ValueError(f"expected no {name} for the task {task}, got one")
         if factor is not None and not (isinstance(factor, int) and 2 <= factor <= 64):
             raise ValueError(f"expected a factor that is a whole number from 2 to 64, got {factor!r}")
         notes: tuple[str, ...] = ()
-        if isinstance(kernel, str):
+        if isinstance(kernel, str) and kernel == ESTIMATE:
+            if task != "deblur":
+                raise ValueError(f"expected a kernel to be estimated for the task deblur only, got it for {task}")
+            kernel = None
+        elif isinstance(kernel, str):
             kernel, notes = images.read_kernel(kernel, keep_origin=keep_origin)
         if align not in ALIGNMENTS:
             raise ValueError(f"expected an alignment center or corner, got {align!r}")
@@ -74,6 +82,11 @@ class Degradation:
             if mask.ndim not in (2, 3) or not mask.any():
                 raise ValueError(f"expected a mask (H, W) or (H, W, C) with observed pixels, got shape {mask.shape}")
         return cls(task, kernel, factor or 1, mask, notes)
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether the kernel of a blur is to be estimated."""
+        return self.task == "deblur" and self.kernel is None
 
     @property
     def point_spread(self) -> Float[np.ndarray, "kh kw"]:
@@ -149,6 +162,8 @@ def degrade_photograph(
         ValueError: something does not fit.
     """
     degradation = Degradation.of(task, kernel, factor, mask, align)
+    if degradation.is_unknown:
+        raise ValueError("expected a kernel to degrade with, got estimate")
     if boundary == "natural" and task != "deblur":
         raise ValueError(f"expected the boundary circular for the task {task}, got natural")
     height, width, _ = photo.pixels.shape

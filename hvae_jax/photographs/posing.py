@@ -15,13 +15,20 @@ from jaxtyping import Bool, Float
 
 from hvae_jax import images, operators
 from hvae_jax.images import Box, Image
-from hvae_jax.images.jpeg import coefficients
+from hvae_jax.images.jpeg import coefficients, rounding_std
 from hvae_jax.images.read import upright
 from hvae_jax.operators import Operator
 from hvae_jax.photographs.degradation import Degradation
 from hvae_jax.prior import Prior
 
 BOUNDARIES = ("natural", "circular")
+
+MOST_NOISE = 50 / 255
+"""Highest noise that is assumed unasked; the prior was trained on up to 51."""
+
+NOISE_OF_EQUAL_CHANNELS = 3.0
+"""Over the noise of a blurred grey picture, what it is reckoned to have: the prior is shown three equal channels, whose
+noise is the same and so is more like texture, and counts once. Found on validation photographs, blurred and grey."""
 
 
 def check(
@@ -80,6 +87,26 @@ def check(
     return height, width
 
 
+SIZES_PER_OCTAVE = 8
+"""Of the sides that pictures have whose sizes are rounded up."""
+
+
+def shared_multiple(prior: Prior, factor: int, sides: tuple[int, int]) -> int:
+    """What sides are to be multiples of, so that pictures of many sizes have few after padding, and share programs.
+
+    Args:
+        prior: the prior.
+        factor: of super-resolution.
+        sides: height and width of the result.
+
+    Returns:
+        An eighth of the largest power of two in the shorter side, rounded up to what the prior and the factor need.
+    """
+    multiple = math.lcm(prior.multiple, factor)
+    octave = 2 ** (min(sides).bit_length() - 1)
+    return max(1, math.ceil(octave / SIZES_PER_OCTAVE / multiple)) * multiple
+
+
 def fitting_side(prior: Prior, factor: int, resize: bool) -> int | None:
     """The side to which `resize` scales an observation, or None where it stays as it is."""
     size = prior.image_size
@@ -126,6 +153,7 @@ def pose(
     prior: Prior,
     unusable: Bool[np.ndarray, "H W"] | None = None,
     weight: Float[np.ndarray, "#H #W #C"] | None = None,
+    multiple: int | None = None,
 ) -> Posed:
     """The observation in a size that the prior takes, and its operator.
 
@@ -136,21 +164,23 @@ def pose(
         prior: the prior.
         unusable: pixels that are no measurements.
         weight: of noise that differs, see `operators.Weighted`.
+        multiple: what the sides are to be multiples of, a multiple of the prior's; None for that.
 
     Returns:
         The problem.
     """
+    multiple = prior.multiple if multiple is None else multiple
     y = np.repeat(image.pixels, prior.config.channels // image.pixels.shape[-1], axis=-1)
     height, width = y.shape[:2]
     factor = degradation.factor
     if degradation.task in ("inpaint", "denoise", "jpeg"):
-        y, box = images.pad_to_multiple(y, prior.multiple)
+        y, box = images.pad_to_multiple(y, multiple)
         mask = degradation.mask
         if unusable is not None:
             seen = (~unusable[..., None]).astype(np.float32)
             mask = seen if mask is None else mask.reshape(height, width, -1) * seen
         if mask is not None:  # padded like the image
-            mask = images.pad_to_multiple(mask.reshape(height, width, -1), prior.multiple)[0]
+            mask = images.pad_to_multiple(mask.reshape(height, width, -1), multiple)[0]
             degradation = dataclasses.replace(degradation, task="inpaint", mask=mask)
     elif boundary == "circular" or (prior.image_size is not None and factor > 1):
         box = (slice(0, height), slice(0, width))
@@ -159,12 +189,14 @@ def pose(
         # what that blur would have given there; an observation of low resolution is hardly blurred.
         kernel = degradation.point_spread
         margin = math.ceil(max(kernel.shape) / 2 / factor)
-        multiple = math.lcm(prior.multiple, factor) // factor
+        least = math.lcm(prior.multiple, factor) // factor
+        rounded_to = math.lcm(multiple, factor) // factor
         if prior.image_size is not None:
             # No room: replace the margin itself, so that it is what a circular blur gives.
             y = y[margin:-margin, margin:-margin]
             unusable = None if unusable is None else unusable[margin:-margin, margin:-margin]
-        y, box = images.extend_periodic(y, margin, multiple, kernel if factor == 1 else None, unusable=unusable)
+        known = kernel if factor == 1 else None
+        y, box = images.extend_periodic(y, margin, least, known, unusable=unusable, rounded_to=rounded_to)
         if prior.image_size is not None:
             box = (slice(0, height), slice(0, width))
     operator = degradation.operator(factor * y.shape[0], factor * y.shape[1])
@@ -179,7 +211,7 @@ def pose(
     rows, columns = (slice(factor * side.start, factor * side.stop) for side in box)
 
     def finish(restored: Any) -> Float[np.ndarray, "H W C"]:
-        return grey_like(image, np.asarray(images.crop(restored, (rows, columns))))
+        return grey_like(image, images.crop(np.asarray(restored), (rows, columns)))
 
     return Posed(y, operator, finish, box)
 
@@ -201,7 +233,9 @@ CELL_MARGIN = 2.0
 """Deviations of the noise before the compression by which a result may be outside of the file's cells."""
 
 
-def pose_jpeg(image: Image, degradation: Degradation, prior: Prior, noise_before: float) -> tuple[Posed, float] | None:
+def pose_jpeg(
+    image: Image, degradation: Degradation, prior: Prior, noise_before: float, multiple: int
+) -> tuple[Posed, float] | None:
     """The problem whose observation is a JPEG's coefficients, and its noise; None where pixels tell as much.
 
     Args:
@@ -209,12 +243,13 @@ def pose_jpeg(image: Image, degradation: Degradation, prior: Prior, noise_before
         degradation: what happened before it was saved: "denoise" or "jpeg" for nothing, or "deblur".
         prior: a prior of any size.
         noise_before: deviation of white noise in the picture before it was compressed.
+        multiple: see `pose`; what a kernel needs beyond the borders comes on top.
     """
-    found = None if image.jpeg is None else coefficients(image.jpeg, prior.multiple)
+    found = None if image.jpeg is None else coefficients(image.jpeg, multiple)
     if found is None:
         return None
     blurred = degradation.task == "deblur"
-    rounding = math.sqrt(float(np.mean(found.steps[0] ** 2)) / 12) / 255
+    rounding = rounding_std(found.steps[0])
     shown = found.size if found.orientation < 5 else found.size[::-1]
     if rounding < (LEAST_ROUNDING_OF_A_BLUR if blurred else LEAST_ROUNDING) or shown != image.pixels.shape[:2]:
         return None  # the last: it was cut since it was read
@@ -251,9 +286,33 @@ def _as_stored(kernel: Float[np.ndarray, "kh kw"], orientation: int) -> Float[np
     return np.ascontiguousarray(upright(odd, {6: 8, 8: 6}.get(orientation, orientation)))
 
 
+def excess_of_noise(posed: Posed, task: str) -> float:
+    """By how much more noise than there is a problem is solved with: 1, and more where a blurred picture is grey."""
+    y = posed.y
+    equal = posed.box is not None and y.shape[-1] > 1 and bool((y == y[..., :1]).all())
+    return NOISE_OF_EQUAL_CHANNELS if task == "deblur" and equal else 1.0
+
+
 def grey_like(image: Image, pixels: Float[np.ndarray, "H W C"]) -> Float[np.ndarray, "H W c"]:
     """Grey where the photograph is."""
     return pixels.mean(axis=-1, keepdims=True) if image.pixels.shape[-1] == 1 else pixels
+
+
+def as_image(photo: Any) -> Image:
+    """What is no `Image` yet: pixels as one.
+
+    Raises:
+        ValueError: they are none.
+    """
+    if isinstance(photo, Image):
+        return photo
+    pixels = np.asarray(photo)
+    if pixels.dtype.kind != "f":
+        raise ValueError(f"expected pixels as floating-point numbers in [0, 1], got {pixels.dtype}")
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    if pixels.ndim != 3 or pixels.size == 0:
+        raise ValueError(f"expected pixels (H, W) or (H, W, C), got shape {pixels.shape}")
+    return Image(pixels.astype(np.float32), None, 32)
 
 
 class Range(NamedTuple):

@@ -3,82 +3,56 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from hvae_jax import images
 from hvae_jax.images import Image
-from hvae_jax.images.formats import FilePath
 from hvae_jax.images.light import LIGHTS, to_display, to_linear
 from hvae_jax.operators import Operator
+from hvae_jax.photographs.blind.estimating import KERNEL_SIZE, check_estimation, estimate_kernel
 from hvae_jax.photographs.checking import (
     GREY_LEVELS,
-    MOST_NOISE,
-    MOST_TRIALS,
-    NOISE_BY_LIGHTS,
-    RINGING,
-    RINGING_OF_A_JPEG,
-    WARY_RINGING,
     Noise,
     blend,
     hidden_pixels,
     keep_where,
     noise_before,
     noise_of,
-    rings,
-    unexplained,
 )
 from hvae_jax.photographs.degradation import Degradation
 from hvae_jax.photographs.posing import (
+    MOST_NOISE,
     Posed,
+    as_image,
     check,
     enlarge,
+    excess_of_noise,
     fit,
     fitting_side,
     pose,
     pose_jpeg,
     range_of,
+    shared_multiple,
 )
-from hvae_jax.photographs.sharpness import MOST_STEEP, WARY_STEEP, excess_of_sharpness
+from hvae_jax.photographs.restored import Restored, left_as_it_was
+from hvae_jax.photographs.room import LARGEST_WHOLE, Room
+from hvae_jax.photographs.sharpness import excess_of_sharpness
+from hvae_jax.photographs.trials import Solved, solve_checked
 from hvae_jax.prior import Prior, load_prior
 from hvae_jax.restoration import (
     RestoreConfig,
     Status,
     recommended_config,
-    restore,
     sample_posterior,
     sampling_config,
 )
+from hvae_jax.restoration.calibration import calibration_for, local_deviation, missing_pixels
 from hvae_jax.restoration.recommended import QUALITIES, tables_of
-
-
-class Restored(NamedTuple):
-    """What `restore_photograph` returns.
-
-    Attributes:
-        image: the result, with the depth and the opacity of the photograph.
-        noise_std: the noise that was assumed, in the images' unit.
-        noise_source: what it was estimated from, or "given".
-        kernel: the kernel that was assumed, if any.
-        status: a `Status`.
-        iterations: iterations done.
-        deviation: of draws from the posterior, the mean over the channels, (H, W); None where not asked for, or
-            where the sampling diverged.
-        warnings: sentences about what did not fit; empty if all did.
-    """
-
-    image: Image
-    noise_std: float
-    noise_source: str
-    kernel: Float[np.ndarray, "kh kw"] | None
-    status: Status
-    iterations: int
-    deviation: Float[np.ndarray, "H W"] | None
-    warnings: tuple[str, ...]
+from hvae_jax.restoration.tiles import Progress
 
 
 def restore_photograph(
@@ -89,6 +63,7 @@ def restore_photograph(
     factor: int | None = None,
     align: str = "center",
     keep_origin: bool = False,
+    kernel_size: int = KERNEL_SIZE,
     mask: np.ndarray | None = None,
     noise_std: float | Float[np.ndarray, "H W"] | Float[np.ndarray, "H W C"] | None = None,
     noise_gain: float = 0.0,
@@ -99,6 +74,10 @@ def restore_photograph(
     resize: bool = False,
     uncertainty: Array | None = None,
     quality: str = "default",
+    memory: float | None = None,
+    progress: Progress | None = None,
+    resume: Path | None = None,
+    few_sizes: bool = False,
     **changes: Any,
 ) -> Restored:
     """Restore a photograph of any size: all that the command line does, without the files.
@@ -106,11 +85,13 @@ def restore_photograph(
     Args:
         photo: what `read_photograph` gave, or pixels in [0, 1].
         task: "deblur", "sr", "inpaint", "denoise", or "jpeg" for a JPEG file's artefacts.
-        kernel: of the blur, as text (`images.parse_kernel`) or a matrix of sum 1, centre at size // 2. Needed by
-            "deblur"; for "sr" the default is the mean of factor x factor pixels.
+        kernel: of the blur, as text (`images.parse_kernel`) or a matrix of sum 1, centre at size // 2, or "estimate",
+            see `estimate_kernel`: where it is not known the picture is left. Needed by "deblur"; for "sr" the default
+            is the mean of factor x factor pixels.
         factor: of super-resolution, 2 or more.
         align: of super-resolution with a kernel: where in its cell a reduced pixel lies, "center" or "corner".
         keep_origin: leave a kernel from a file where it is, see `images.read_kernel`.
+        kernel_size: of a kernel that is estimated, the largest side in pixels, odd.
         mask: of inpainting, (H, W) or (H, W, C), 1 (or True) where a pixel was observed.
         noise_std: σ in the images' unit (7.65/255, say), a number or one of each pixel, (H, W) or (H, W, C); None to
             estimate it, of each channel where they differ.
@@ -124,6 +105,13 @@ def restore_photograph(
         resize: for a prior of one size: cut the middle square out and scale it to fit.
         uncertainty: a key of `jax.random`, to draw from the posterior too; None for no `deviation`.
         quality: "fast", "default" or "best", see `recommended_config`.
+        memory: bytes that the process may take: what does not fit the prior sees in tiles. By default that are pictures
+            of more than four megapixels, and what the machine has free.
+        progress: told (done, count) of the evaluations of a picture in tiles.
+        resume: a folder where the last iteration of a picture in tiles is kept, for the same call to go on after an
+            interruption.
+        few_sizes: continue a picture that is restored whole to one of eight sides per octave, so that pictures of many
+            sizes share their compiled programs; not where `memory` is given, which it takes a little more of.
         changes: fields of `RestoreConfig` to have instead of what the prior recommends.
 
     Returns:
@@ -137,7 +125,7 @@ def restore_photograph(
         >>> done = hj.restore_photograph(photo, "deblur", kernel="motion:13,30")
         >>> hj.write_photograph("out.png", done.image)
     """
-    image = photo if isinstance(photo, Image) else Image(_pixels(photo), None, 32)
+    image = as_image(photo)
     degradation = Degradation.of(task, kernel, factor, mask, align, keep_origin)
     prior = load_prior() if prior is None else prior
     if quality not in QUALITIES:
@@ -147,9 +135,21 @@ def restore_photograph(
     if not 0 <= noise_gain <= 1:
         raise ValueError(f"expected a noise_gain from 0 to 1, got {noise_gain:g}")
     check_changes(prior, changes)
+    if degradation.is_unknown:
+        check_estimation(kernel_size, prior)
     side = fitting_side(prior, degradation.factor, resize)
     image, degradation = fit(image, side), degradation.fitted(side)
-    check(image, degradation, boundary, prior, noise_std)
+    size = check(image, degradation, boundary, prior, noise_std)
+    given = image
+    room = Room.of(prior, *size, memory, progress, resume)
+    if uncertainty is not None and room.tile is not None:
+        raise ValueError(
+            f"expected a picture of at most {LARGEST_WHOLE / 1e6:.0f} megapixels for uncertainty (or more memory), got "
+            f"{size[0]}x{size[1]}"
+        )
+    multiple = prior.multiple
+    if few_sizes and memory is None and room.tile is None and prior.image_size is None:
+        multiple = shared_multiple(prior, degradation.factor, size)
     warnings: list[str] = [*degradation.notes]
     values = range_of(image, value_range)
     if values is not None:
@@ -159,18 +159,26 @@ def restore_photograph(
     is_linear = light == "linear" and task in ("deblur", "sr")
     if is_linear:
         image = image._replace(pixels=to_linear(image.pixels), noise_std=None)  # which is of the samples
-    hidden = hidden_pixels(image)
+    hidden, estimate, noise_is_given = hidden_pixels(image), None, noise_std is not None
+    if degradation.is_unknown:
+        estimate = estimate_kernel(image, kernel_size=kernel_size, prior=prior)
+        if estimate.kernel is None:
+            return left_as_it_was(given, estimate, 1.0 if values is None else values.high - values.low, warnings)
+        degradation = dataclasses.replace(degradation, kernel=estimate.kernel)
+        noise_std = estimate.noise_std if noise_std is None else noise_std
+        check(image, degradation, boundary, prior, noise_std)
 
     def solve(posed: Posed, std: float) -> Solved:
-        config = configure(prior, std, posed.operator, quality, changes)
-        end = restore(prior, posed.y, posed.operator, std, config)
-        return Solved(posed, std, config, posed.finish(end.image), Status(int(end.status)), int(end.iterations))
+        level = min(excess_of_noise(posed, task) * std, max(std, MOST_NOISE))
+        config = configure(prior, level, posed.operator, quality, changes)
+        end = room.restore(prior, posed.y, posed.operator, level, config)
+        return Solved(posed, std, level, config, posed.finish(end.image), Status(int(end.status)), int(end.iterations))
 
     found = None
     known = task in ("denoise", "jpeg") or (task == "deblur" and boundary == "natural" and not is_linear)
     if known and prior.image_size is None and noise_std is None and not noise_gain:
         before = noise_before(image, task)
-        found = pose_jpeg(image, degradation, prior, before)
+        found = pose_jpeg(image, degradation, prior, before, multiple)
     if found is None:
         noise = noise_of(image, degradation, noise_std, noise_gain, hidden)
     else:
@@ -179,27 +187,42 @@ def restore_photograph(
 
     def attempt(unusable: Bool[np.ndarray, "H W"] | None, std: float) -> Solved:
         if found is not None and unusable is None:
-            posed = found if std == noise.std else pose_jpeg(image, degradation, prior, before * std / noise.std)
+            if std == noise.std:
+                return solve(*found)
+            posed = pose_jpeg(image, degradation, prior, before * std / noise.std, multiple)
             assert posed is not None
             return solve(*posed)
         if found is not None:  # coefficients are of whole blocks, and cannot leave pixels out
             std = max(std, noise_of(image, degradation, None).std)
-        return solve(pose(image, degradation, boundary, prior, unusable, noise.weight), std)
+        return solve(pose(image, degradation, boundary, prior, unusable, noise.weight, multiple), std)
 
-    solved, unusable = _solve_checked(attempt, image, degradation, boundary, prior, noise, hidden, warnings)
+    excess = 0.0
+    if estimate is not None and not noise_is_given:
+        noise = noise._replace(source="the picture and its kernel")
+    elif task == "deblur" and estimate is None:  # the evidence for an estimated kernel counts sharp edges already
+        excess = excess_of_sharpness(image.pixels, degradation.point_spread, image.quantisation)
+    solved, unusable = solve_checked(attempt, image, degradation, boundary, noise, excess, hidden, warnings)
     source, by_white_noise = noise.source, noise.weight is None
     pixels = solved.pixels
     if solved.status is not Status.NOT_FINITE:
         if task in ("denoise", "jpeg") and solved.posed.box is not None and solved.std > 0 and by_white_noise:
             shown = image.pixels if hidden is None else np.where(hidden[..., None], pixels, image.pixels)
-            pixels = blend(pixels, image._replace(pixels=shown), solved.std, partial(_denoise_changed, prior, solved))
+            pixels = blend(
+                pixels, image._replace(pixels=shown), solved.std, partial(_denoise_changed, prior, solved, room)
+            )
         pixels = _with_what_was_hidden(pixels, image, degradation, hidden, unusable, warnings)
-    deviation = None
+    deviation = calibration = None
     if uncertainty is not None and solved.status is not Status.NOT_FINITE:
-        posed, settings = solved.posed, sampling_config(solved.config)
-        draws = sample_posterior(prior, posed.y, posed.operator, solved.std, uncertainty, settings)
-        if draws.status != Status.NOT_FINITE:
-            deviation = posed.finish(draws.std).mean(axis=-1)
+        if solved.left:
+            warnings.append("how sure the result is was not computed, for the picture was left as it was")
+        else:
+            deviation = _deviation(prior, solved, uncertainty, degradation, unusable)
+            calibration = None if is_linear else calibration_for(prior, solved.posed.operator, solved.level)
+        if calibration is not None and calibration.extrapolated:
+            warnings.append(
+                f"the intervals of noise of {GREY_LEVELS * solved.level:.2f} grey levels are those of the nearest "
+                "noise that they were fitted for"
+            )
     alpha = None if image.alpha is None else np.clip(enlarge(image.alpha, degradation.factor), 0, 1)
     if is_linear:
         pixels = to_display(pixels)
@@ -213,94 +236,36 @@ def restore_photograph(
         status=solved.status,
         iterations=solved.iterations,
         deviation=deviation,
+        missing=None if degradation.mask is None else missing_pixels(degradation.mask),
+        calibration=calibration,
+        unit=1.0 if values is None else values.high - values.low,
         warnings=tuple(warnings),
+        estimate=estimate,
+        left=solved.left,
     )
 
 
-class Solved(NamedTuple):
-    """A problem, and what the solver made of it.
-
-    Attributes:
-        posed: the problem.
-        std: the noise that was assumed.
-        config: the settings.
-        pixels: the photograph's result.
-        status: of the solver.
-        iterations: likewise.
-    """
-
-    posed: Posed
-    std: float
-    config: RestoreConfig
-    pixels: Float[np.ndarray, "H W C"]
-    status: Status
-    iterations: int
+def _deviation(
+    prior: Prior, solved: Solved, key: Array, degradation: Degradation, unusable: Bool[np.ndarray, "H W"] | None
+) -> Float[np.ndarray, "H W"] | None:
+    """The deviation of draws from the posterior; None where the sampling diverged."""
+    posed = solved.posed
+    draws = sample_posterior(prior, posed.y, posed.operator, solved.level, key, sampling_config(solved.config))
+    if draws.status == Status.NOT_FINITE:
+        return None
+    deviation = local_deviation(posed.finish(draws.std), degradation.mask)
+    if unusable is None or degradation.task == "inpaint":
+        return deviation
+    left = enlarge(unusable[..., None].astype(np.float32), degradation.factor)[..., 0] > 0
+    return np.where(left, np.float32(np.nan), deviation)
 
 
-def _solve_checked(
-    attempt: Callable[[Bool[np.ndarray, "H W"] | None, float], Solved],
-    image: Image,
-    degradation: Degradation,
-    boundary: str,
-    prior: Prior,
-    noise: Noise,
-    hidden: Bool[np.ndarray, "H W"] | None,
-    warnings: list[str],
-) -> tuple[Solved, Bool[np.ndarray, "H W"] | None]:
-    """Solve, see whether it helped, and if not leave lights out, or try again with more noise.
-
-    Returns:
-        The last attempt, its pixels those of the picture itself if none helped, and the pixels that were not used.
-    """
-    std, unusable, given = noise.std, hidden, noise.source == "given"
-    excess = excess_of_sharpness(image.pixels, degradation.point_spread) if degradation.task == "deblur" else 0.0
-    too_sharp = excess > MOST_STEEP
-    for trial in range(MOST_TRIALS):
-        solved = attempt(unusable, std)
-        if solved.status is Status.NOT_FINITE:
-            return solved._replace(pixels=enlarge(image.pixels, degradation.factor)), unusable
-        if trial == 0 and boundary == "natural" and (given or not too_sharp):
-            lights = unexplained(solved.pixels, image, degradation, std)
-            if lights is not None and not (hidden is not None and (hidden | ~lights).all()):
-                unusable = lights if hidden is None else lights | hidden
-                if degradation.task == "sr" and not given:
-                    std = max(std, NOISE_BY_LIGHTS)
-                continue
-        most = RINGING if solved.posed.box is not None else RINGING_OF_A_JPEG
-        most = most if std == noise.std and excess < WARY_STEEP else WARY_RINGING
-        helped = not rings(solved.pixels, image, degradation, prior, std, most)
-        too_sharp = too_sharp or (excess > WARY_STEEP and not helped)
-        if helped or given or too_sharp:
-            break
-        std = min(2 * std, MOST_NOISE)
-    if too_sharp:
-        warnings.append(
-            "the picture has sharper edges than this kernel leaves any, so the kernel does not fit"
-            + ("" if given else "; the picture was left as it was")
-        )
-        if not given:
-            return solved._replace(pixels=enlarge(image.pixels, degradation.factor)), hidden
-    elif not helped and given:
-        warnings.append("the restoration oscillates: with the kernel right, more noise (noise_std) would help")
-    elif not helped:
-        warnings.append(
-            "the restoration oscillates whatever the noise, so the kernel does not fit; the picture was left as it was"
-        )
-        solved = solved._replace(pixels=enlarge(image.pixels, degradation.factor))
-    elif degradation.task == "deblur" and std > noise.std:
-        warnings.append(
-            f"with the noise that was estimated ({GREY_LEVELS * noise.std:.1f} grey levels) the restoration "
-            f"oscillated; {GREY_LEVELS * std:.1f} were assumed"
-        )
-    return solved, unusable
-
-
-def _denoise_changed(prior: Prior, solved: Solved, change: np.ndarray) -> np.ndarray:
+def _denoise_changed(prior: Prior, solved: Solved, room: Room, change: np.ndarray) -> np.ndarray:
     """What the picture plus a change is denoised to."""
     posed, changed = solved.posed, solved.posed.y.copy()
     assert posed.box is not None
     changed[posed.box] += change
-    return posed.finish(restore(prior, changed, posed.operator, solved.std, solved.config).image)
+    return posed.finish(room.restore(prior, changed, posed.operator, solved.level, solved.config).image)
 
 
 def _with_what_was_hidden(
@@ -319,35 +284,14 @@ def _with_what_was_hidden(
         warnings.append(f"{int(lost.sum())} missing pixels (NaN) were filled")
     lights = unusable if hidden is None else unusable & ~hidden
     if lights.any():
+        share = f"{lights.mean():.0%}" if lights.mean() >= 0.005 else "less than 1%"
         warnings.append(
-            f"{lights.mean():.0%} of the picture, around lights brighter than white, was left as it was, "
+            f"{share} of the picture, around lights brighter than white, was left as it was, "
             "for its blur does not tell what was there"
         )
     if degradation.task in ("inpaint", "denoise", "jpeg"):
         return np.where((unusable & ~lost)[..., None], image.pixels, pixels)
     return keep_where(unusable & ~lost, image, pixels, degradation.factor)
-
-
-def write_photograph(path: FilePath, photo: Image, *, overwrite: bool = False) -> None:
-    """Write a photograph, all or nothing, in the depth that it has where the format has it.
-
-    Args:
-        path: the file, whose ending says the format; missing folders are made.
-        photo: the photograph.
-        overwrite: whether an existing file may be replaced.
-
-    Raises:
-        ImageError: the values are not an image, or the file cannot be written.
-    """
-    images.write_image(
-        path,
-        photo.pixels,
-        bit_depth=photo.bit_depth,
-        alpha=photo.alpha,
-        overwrite=overwrite,
-        metadata=photo.metadata,
-        premultiplied=photo.premultiplied,
-    )
 
 
 def check_changes(prior: Prior, changes: dict[str, Any]) -> None:
@@ -366,13 +310,3 @@ def configure(
     if tables_of(prior):
         return recommended_config(prior, noise_std, operator, quality=quality, **changes)
     return RestoreConfig(**changes)
-
-
-def _pixels(photo: Any) -> Float[np.ndarray, "H W C"]:
-    pixels = np.asarray(photo)
-    if pixels.dtype.kind != "f":
-        raise ValueError(f"expected pixels as floating-point numbers in [0, 1], got {pixels.dtype}")
-    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-    if pixels.ndim != 3 or pixels.size == 0:
-        raise ValueError(f"expected pixels (H, W) or (H, W, C), got shape {pixels.shape}")
-    return pixels.astype(np.float32)
