@@ -15,11 +15,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.command import AddOption, exit_code, names_of
+from benchmarks.command import AddOption, add_out, exit_code, names_of
 
 EXPERIMENTS = (
     "final",
     "real",
+    "blind",
+    "gate",
     "jpeg",
     "light",
     "faces",
@@ -30,22 +32,28 @@ EXPERIMENTS = (
     "lipschitz",
     "convergence",
     "drift",
+    "anderson",
     "temperature",
     "samples",
+    "intervals",
 )
 TOOLS = {
     "report": "benchmarks.report",
     "card": "benchmarks.card",
     "before-after": "benchmarks.before_after",
+    "tasks": "benchmarks.tasks",
     "speed": "benchmarks.speed",
     "vdvae": "benchmarks.vdvae",
+    "pytorch": "benchmarks.pytorch",
+    "start": "benchmarks.start",
+    "cluster": "benchmarks.cluster",
+    "cost": "benchmarks.cost",
     "conversion": "benchmarks.conversion",
     "fuzz": "benchmarks.fuzz",
+    "large": "benchmarks.large",
     "fit-epll": "benchmarks.methods.fit_epll",
 }
 """What is no experiment: a module with `add_options` and `run(args, command)`."""
-
-RESULTS = Path(__file__).parent / "results"
 
 
 def module_of(name: str) -> str:
@@ -84,7 +92,7 @@ def add_common_options(add: AddOption) -> None:
     )
     add("--limit", type=int, metavar="N", help="take the first N images only")
     add("--size", type=int, default=256, help="side of the squares that are cut from the images' middle (default 256)")
-    add("--out", type=Path, default=RESULTS, metavar="DIR", help="folder of the results (default benchmarks/results)")
+    add_out(add)
     add("--seed", type=int, default=0)
     add("--batch", type=int, default=5, help="images per compiled call (default 5)")
     add("--pictures", type=int, default=1, metavar="N", help="before/after pictures of the first N images (default 1)")

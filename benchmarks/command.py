@@ -2,10 +2,18 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeAlias
 
 AddOption: TypeAlias = Callable[..., Any]
 """`argparse.ArgumentParser.add_argument`."""
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def add_out(add: AddOption) -> None:
+    """Where results go."""
+    add("--out", type=Path, default=RESULTS, metavar="DIR", help="folder of the results (default benchmarks/results)")
 
 
 def names_of(text: str) -> tuple[str, ...]:

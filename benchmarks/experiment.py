@@ -45,7 +45,7 @@ class Run:
     Args:
         name: of the experiment, and of the folder in `out`.
         title: what it shows.
-        paper: the table or figure of the paper.
+        paper: the table or figure of the paper; empty for none.
         out: where all experiments' folders are.
         command: that made it.
         settings: what the rows depend on; shown beside the tables.
@@ -249,7 +249,8 @@ class Run:
         return "\n".join(lines)
 
     def _markdown(self, settings: dict[str, Any]) -> str:
-        lines = [f"# {self._about['title']} ({self._about['paper']})", "", f"`{self._about['command']}`", ""]
+        paper = f" ({self._about['paper']})" if self._about["paper"] else ""
+        lines = [f"# {self._about['title']}{paper}", "", f"`{self._about['command']}`", ""]
         lines.append(self.markdown())
         for figure in self._figures:
             lines += [f"![{figure['caption']}]({figure['file']})", "", figure["caption"], ""]
@@ -284,13 +285,15 @@ def standard_error(values: ArrayLike) -> float:
 
 def settings_of(prior: Prior, name: str, images: Squares | None, **more: Any) -> dict[str, Any]:
     """What a run's rows depend on: prior, images, versions, device, and whatever else."""
+    shown = {} if images is None else {"images": f"{images.source}: {', '.join(images.names)}", "pixels": images.digest}
+    return {"prior": prior_name(prior, name), **shown, **more, **machine()}
+
+
+def machine() -> dict[str, str]:
+    """What seconds depend on besides the program: device and versions."""
     versions = {package: importlib.metadata.version(package) for package in ("hvae_jax", "jax", "flax", "numpy")}
     device = jax.devices()[0]
-    shown = {} if images is None else {"images": f"{images.source}: {', '.join(images.names)}", "pixels": images.digest}
     return {
-        "prior": prior_name(prior, name),
-        **shown,
-        **more,
         "device": f"{device.device_kind}, {os.cpu_count()} cores" if device.platform == "cpu" else device.device_kind,
         "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
         "python": platform.python_version(),
@@ -313,9 +316,9 @@ def in_words(value: Any) -> str:
     return str(value)
 
 
-def solver_version(prior: Prior) -> str:
-    """A digest of the recommended settings, so that a prior that was tuned again is measured again."""
-    return hashlib.sha256(json.dumps(prior.info.get("settings"), sort_keys=True).encode()).hexdigest()[:16]
+def solver_version(prior: Prior, tables: str = "settings") -> str:
+    """A digest of a prior's recommended settings or calibration: one that was tuned again is measured again."""
+    return hashlib.sha256(json.dumps(prior.info.get(tables), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def plus_minus(mean: float, error: float, digits: int, sign: bool = False) -> str:

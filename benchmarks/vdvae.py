@@ -63,6 +63,14 @@ def random_state(config: VDVAEConfig, seed: int = 0) -> dict[str, np.ndarray]:
     return state
 
 
+def random_prior(config: VDVAEConfig) -> tuple[Prior, dict[str, np.ndarray]]:
+    """A prior of `random_state`, and the state."""
+    state = random_state(config)
+    template = jax.eval_shape(VDVAE(config).initialize, jax.random.key(0))
+    params = jax.tree.map(jnp.asarray, assemble(state, expand(vdvae.rules(config)), template))
+    return Prior(params, VDVAE(config)), state
+
+
 def pytorch_reconstruct(config: VDVAEConfig, arrays: Mapping[str, np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
     """Algorithm 1 and the decoded mean in plain PyTorch, from a state dict."""
     import torch
@@ -150,13 +158,10 @@ def add_options(add: AddOption) -> None:
 def run(args: argparse.Namespace, command: str) -> None:
     """Run it."""
     config = PRESETS[args.preset]
-    state = random_state(config)
-    template = jax.eval_shape(VDVAE(config).initialize, jax.random.key(0))
-    params = jax.tree.map(jnp.asarray, assemble(state, expand(vdvae.rules(config)), template))
-    prior = Prior(params, VDVAE(config))
+    prior, state = random_prior(config)
     image = np.random.default_rng(1).uniform(size=(1, config.image_size, config.image_size, 3)).astype(np.float32)
     x = jnp.asarray(image)
-    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    count = sum(leaf.size for leaf in jax.tree.leaves(prior.params))
     print(f"{args.preset}: {config.levels} levels, {count:,} parameters, jax {jax.__version__}, {jax.devices()[0]}")
 
     scanned = compile_seconds(prior, x, unroll=False)

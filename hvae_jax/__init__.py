@@ -6,4 +6,15 @@ nothing, not even JAX.
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_public_name, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> object:
+    if name != "__version__":
+        return _public_name(name)
+    import importlib.metadata
+
+    try:
+        return importlib.metadata.version("hvae_jax")
+    except importlib.metadata.PackageNotFoundError:  # run from a source tree
+        return "0+unknown"

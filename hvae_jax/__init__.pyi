@@ -1,6 +1,15 @@
-from . import images, metrics, operators, restoration
+from . import images, interop, metrics, operators, restoration
+from .denoiser import Denoiser, as_denoiser
 from .encoding import Encoding, encode, reconstruct, sample
-from .photographs import Restored, degrade_photograph, read_photograph, restore_photograph, write_photograph
+from .photographs import (
+    KernelEstimate,
+    Restored,
+    degrade_photograph,
+    estimate_kernel,
+    read_photograph,
+    restore_photograph,
+    write_photograph,
+)
 from .prior import Metadata, Prior, PriorError, load_prior
 from .restoration import (
     Posterior,
@@ -13,8 +22,12 @@ from .restoration import (
     sample_posterior,
 )
 
+__version__: str
+
 __all__ = [
+    "Denoiser",
     "Encoding",
+    "KernelEstimate",
     "Metadata",
     "Posterior",
     "Prior",
@@ -23,9 +36,12 @@ __all__ = [
     "RestoreConfig",
     "Restored",
     "Status",
+    "as_denoiser",
     "degrade_photograph",
     "encode",
+    "estimate_kernel",
     "images",
+    "interop",
     "load_prior",
     "metrics",
     "operators",

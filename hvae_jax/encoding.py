@@ -89,7 +89,7 @@ def reconstruct(
     """
     x, single = as_batch(prior, x)
     tau, beta, noise_level = _pass_inputs(prior, x.shape[0], x.dtype, temperature, beta, noise_level)
-    mean = _reconstruct(prior.network, x, tau, beta, noise_level)
+    mean = compiled_reconstruct(prior.network, x, tau, beta, noise_level)
     return mean[0] if single else mean
 
 
@@ -126,7 +126,8 @@ def _encode(prior: Prior, x: Array, temperature: Array, beta: Array, noise_level
 
 
 @jax.jit
-def _reconstruct(prior: Prior, x: Array, temperature: Array, beta: Array, noise_level: Array) -> Array:
+def compiled_reconstruct(prior: Prior, x: Array, temperature: Array, beta: Array, noise_level: Array) -> Array:
+    """The program of `reconstruct`, which needs all its inputs as arrays."""
     return run_pass(prior, x, Pass(hierarchy.tempered_map, temperature, beta), noise_level)[0].mean
 
 

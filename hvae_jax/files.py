@@ -8,9 +8,9 @@ import os
 import platform
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 TEMPORARY = ".hvae-jax-tmp"
 """What the names of files and folders begin with that are not finished."""
@@ -41,12 +41,13 @@ def _runs(pid: int) -> bool:
     return True
 
 
-def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """Write beside the target, then rename, which the file system does at once or not at all."""
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """A file beside the target that takes its name at the end, which the file system does at once or not at all."""
     temporary = path.with_name(f"{temporary_prefix()}{secrets.token_hex(8)}")
     try:
         with open(temporary, "xb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())  # a full disk may show only here
         os.replace(temporary, path)
@@ -54,6 +55,12 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
+    """Write a file all or nothing; see `writing`."""
+    with writing(path) as file:
+        file.write(content)
 
 
 class Journal:
@@ -64,12 +71,13 @@ class Journal:
 
     Args:
         path: the file; it and its folder are made if they are missing.
+        others: of other processes, whose results are known too.
 
     Raises:
         OSError: the file cannot be read or written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, others: Iterable[Path] = ()) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         with path.open("a+", encoding="utf-8") as file:
@@ -78,9 +86,8 @@ class Journal:
             if text and not text.endswith("\n"):  # no other line shall continue the one that was cut
                 file.write("\n")
         self._results: dict[tuple[str, str], dict[str, Any]] = {}
-        for line in text.splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                row = json.loads(line)
+        for known in dict.fromkeys([path, *others]):
+            for row in read_rows(known):
                 self._results[row["settings"], _canonical(row["key"])] = row["values"]
 
     def find(self, settings: Mapping[str, Any], key: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -98,6 +105,17 @@ class Journal:
         self._results[digest, _canonical(key)] = values
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"settings": digest, "key": key, "values": values}) + "\n")
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The lines of a journal that are whole: settings, key and values each."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(ValueError, TypeError):
+            row = json.loads(line)
+            if {"settings", "key", "values"} <= set(row) and isinstance(row["key"], dict):
+                rows.append(row)
+    return rows
 
 
 def _canonical(values: Mapping[str, Any]) -> str:

@@ -59,7 +59,7 @@ class Prior:
         metadata: what `prior.json` says.
     """
 
-    params: dict
+    params: dict[str, Any]
     model: HVAE
     metadata: Metadata = Metadata()
 
@@ -101,7 +101,7 @@ class Prior:
             digest.update(np.asarray(leaf).tobytes())
         return digest.hexdigest()
 
-    def save(self, directory: str | os.PathLike, *, overwrite: bool = False, dtype: str = "float32") -> None:
+    def save(self, directory: str | os.PathLike[str], *, overwrite: bool = False, dtype: str = "float32") -> None:
         """Write an Orbax checkpoint and a readable `prior.json`, all or nothing.
 
         Args:
@@ -122,8 +122,9 @@ class Prior:
         families = [name for name, family in FAMILIES.items() if isinstance(self.model, family.model)]
         if not families:
             raise ValueError(f"expected a model of the families {sorted(FAMILIES)}, got {type(self.model).__name__}")
-        # JAX's arrays, as Orbax would copy NumPy's.
-        params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), self.params)
+        # JAX's arrays, as Orbax would copy NumPy's; but beside other processes it takes no others than those.
+        array = jnp.asarray if jax.process_count() == 1 else np.asarray
+        params = jax.tree.map(lambda leaf: array(leaf, jnp.dtype(dtype)), self.params)
         if wrong := [a for a, b in zip(*map(jax.tree.leaves, (params, self.params)), strict=True) if _overflows(a, b)]:
             raise ValueError(f"expected parameters within the range of {dtype}, got {len(wrong)} arrays that are not")
         description = {
@@ -141,7 +142,9 @@ class Prior:
         with tempfile.TemporaryDirectory(prefix=temporary_prefix(), dir=directory.parent) as scratch:
             new = Path(scratch) / "new"
             # Not compressed: noise-like numbers shrink by 8 % only, for half the memory and time.
-            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_compression=False)) as checkpointer:
+            alone = _alone()
+            handler = ocp.PyTreeCheckpointHandler(use_compression=False, multiprocessing_options=alone)
+            with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
                 checkpointer.save(new / "params", params)
             description["sha256"] = _digest(new / "params")
             (new / "prior.json").write_text(json.dumps(description, indent=2) + "\n")
@@ -161,7 +164,7 @@ def _overflows(narrow: Array, wide: ArrayLike) -> bool:
     return bool(jnp.any(jnp.isinf(narrow) & jnp.isfinite(wide)))
 
 
-def check_writable(directory: str | os.PathLike, overwrite: bool = False) -> None:
+def check_writable(directory: str | os.PathLike[str], overwrite: bool = False) -> None:
     """Refuse a directory that `Prior.save` would not write, before long work is done for it.
 
     Args:
@@ -180,7 +183,7 @@ class PriorError(ValueError):
     """A directory cannot be loaded as a prior; the message says which and why."""
 
 
-def load_prior(name: str | os.PathLike = BUNDLED) -> Prior:
+def load_prior(name: str | os.PathLike[str] = BUNDLED) -> Prior:
     """Load a prior.
 
     Args:
@@ -207,11 +210,11 @@ def load_prior(name: str | os.PathLike = BUNDLED) -> Prior:
     except Exception as error:  # Flax and JAX raise many kinds for sizes that do not go together
         raise PriorError(f"{directory}/prior.json describes no model that is known here: {reason(error)}") from error
     description = {name: value for name, value in description.items() if name not in ("format", "config")}
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32, sharding=device), template)
     expected = _shapes(template)
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
             saved = _shapes(checkpointer.metadata(directory / "params").item_metadata.tree)
             params = checkpointer.restore(directory / "params", wanted) if saved == expected else None
     except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files
@@ -226,7 +229,7 @@ def load_prior(name: str | os.PathLike = BUNDLED) -> Prior:
     return Prior(params, model, Metadata.of(**description))
 
 
-def update_prior(directory: str | os.PathLike, **values: Any) -> None:
+def update_prior(directory: str | os.PathLike[str], **values: Any) -> None:
     """Change what a prior's `prior.json` says of it, all or nothing; the model stays as it is.
 
     Args:
@@ -255,7 +258,16 @@ def _read(directory: Path) -> dict[str, Any]:
         raise PriorError(f"{directory}/prior.json is damaged or not a prior's: {reason(error)}") from error
 
 
-def find_prior(name: str | os.PathLike) -> Path:
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Reading and writing without the other processes, where there are several."""
+    me = jax.process_index()
+    prefix = f"process{me}" if jax.process_count() > 1 else None
+    return ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me} if prefix else None, barrier_sync_key_prefix=prefix
+    )
+
+
+def find_prior(name: str | os.PathLike[str]) -> Path:
     """The folder of a prior: that of a bundled one, or the directory itself; `PriorError` if there is none."""
     bundled = Path(str(resources.files("hvae_jax") / "pretrained"))
     names = sorted(path.parent.name for path in bundled.glob("*/prior.json"))

@@ -61,6 +61,19 @@ class Row(BaseModel):
         return self
 
 
+class CalibrationRow(BaseModel):
+    """How a deviation becomes an interval at a noise level, see `restoration.calibration`; in grey levels of 255."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False, extra="allow")
+
+    noise_std: Annotated[float, Field(ge=0, le=1275)]
+    factor: Annotated[int, Field(ge=1, le=64)] = 1
+    missing: bool = False
+    contrast: Annotated[float, Field(ge=0, le=1e6)]
+    floor: Annotated[float, Field(ge=0, le=1275)]
+    scales: Annotated[list[Annotated[float, Field(ge=0, le=1e9)]], Field(min_length=6, max_length=6)]
+
+
 class Description(BaseModel):
     """A `prior.json`; what else its maker wrote there is kept."""
 
@@ -75,14 +88,16 @@ class Description(BaseModel):
     name: str | None = None
     settings: dict[str, Annotated[list[Row], Field(min_length=1, max_length=1000)]] | None = None
     settings_measured_on: str | None = None
+    calibration: dict[str, Annotated[list[CalibrationRow], Field(min_length=1, max_length=1000)]] | None = None
+    calibration_measured_on: str | None = None
 
-    @pydantic.field_validator("settings")
+    @pydantic.field_validator("settings", "calibration")
     @classmethod
-    def _is_sorted(cls, tables: dict[str, list[Row]] | None) -> dict[str, list[Row]] | None:
+    def _is_sorted(cls, tables: dict[str, list[Any]] | None) -> dict[str, list[Any]] | None:
         for task, rows in (tables or {}).items():
-            kinds: dict[int, list[float]] = {}
+            kinds: dict[tuple[int, bool], list[float]] = {}
             for row in rows:
-                kinds.setdefault(row.factor, []).append(row.noise_std)
+                kinds.setdefault((row.factor, getattr(row, "missing", False)), []).append(row.noise_std)
             if any(levels != sorted(set(levels)) for levels in kinds.values()):
                 raise ValueError(f"expected noise levels that increase in the table of {task}")
         return tables

@@ -9,12 +9,15 @@ import sys
 # Nearly all of the tests' time is compiling, of which this saves a third. Set it empty to test what users run.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
+# What is compiled is counted; and no test writes to the user's folders.
+os.environ.setdefault("HVAE_JAX_NO_COMPILE_CACHE", "1")
+
 import jax
 import numpy as np
 import pytest
 
 from hvae_jax.prior import Prior
-from tests.helpers import random_prior, tiny_config
+from tests.helpers import TINY_SETTINGS, random_prior, tiny_config
 
 
 def pytest_addoption(parser):
@@ -64,6 +67,14 @@ def tiny_prior() -> Prior:
 @pytest.fixture(scope="session")
 def conditional_prior() -> Prior:
     return random_prior(tiny_config(noise_conditional=True, clip_input=False, space_to_depth=2), name="conditional")
+
+
+@pytest.fixture(scope="session")
+def prior_folder(tmp_path_factory) -> pathlib.Path:
+    """The tiny prior on disk, with settings for every task."""
+    directory = tmp_path_factory.mktemp("priors") / "tiny"
+    random_prior(tiny_config(), name="tiny", settings={"default": TINY_SETTINGS}).save(directory)
+    return directory
 
 
 @pytest.fixture(scope="session")

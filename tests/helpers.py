@@ -73,6 +73,10 @@ def random_prior(config: HierarchyConfig, seed: int = 0, **info) -> Prior:
     return Prior(params, model, Metadata.of(**info))
 
 
+TINY_SETTINGS = [{"noise_std": 5.0, "temperature": 1.0, "decoder_std": 10.0, "max_iterations": 2, "returns": "mean"}]
+"""A table of two iterations, for what is not about settings."""
+
+
 def relative_error(ours, reference) -> float:
     """max |difference| relative to the reference's max."""
     return float(np.max(np.abs(np.asarray(ours) - reference)) / np.max(np.abs(reference)))

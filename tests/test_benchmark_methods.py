@@ -271,7 +271,7 @@ def test_deepinv_and_we_run_the_same_dpir(peers):
 
     @torch.no_grad()
     def denoiser(x, deviation):
-        return peers._to_jax(network(peers._to_torch(x).movedim(-1, 1), deviation).movedim(1, -1))
+        return peers.to_jax(network(peers._to_torch(x).movedim(-1, 1), deviation).movedim(1, -1))
 
     ours = methods.plug_and_play(denoiser)(y, A, NOISE_STD)
     assert_allclose(theirs, ours, atol=1e-4 * float(jnp.abs(ours).max()))

@@ -13,7 +13,7 @@ import hvae_jax as hj
 from benchmarks import __main__ as benchmarks
 from benchmarks import problems
 from benchmarks.experiment import markdown
-from benchmarks.experiments import ablation, common, final
+from benchmarks.experiments import ablation, anderson, blind, common, final, gate
 from hvae_jax import images
 from hvae_jax.models.patch_vdvae_presets import PRESETS
 from hvae_jax.operators import Inpainting
@@ -66,6 +66,21 @@ def check(found):
     assert found["tables"][0]["title"] in (folder / f"{found['name']}.md").read_text()
     with (folder / f"{found['name']}.csv").open() as file:
         assert next(csv.reader(file)) == found["tables"][0]["columns"]
+
+
+@pytest.mark.slow
+def test_an_unknown_blur_in_pictures_that_are_too_small_to_tell(run, monkeypatch):
+    monkeypatch.setattr(blind, "BLURS", ("gaussian", "line"))
+    monkeypatch.setattr(blind, "polyblur", lambda: (lambda pixels: pixels, "A peer that does nothing."))
+    found, _ = run("blind")
+    check(found)
+    table = found["tables"][0]
+    by_blur = {row[0]: row[1:] for row in table["rows"]}
+    assert list(by_blur) == ["gaussian", "line", "all blurred", "sharp"]
+    assert by_blur["all blurred"][0] == "0/4"
+    for row in by_blur.values():  # of pictures that stay as they were
+        assert row[-4] == row[-3] == row[-1]
+    assert table["notes"][0].endswith("A peer that does nothing.")
 
 
 @pytest.mark.slow
@@ -341,3 +356,97 @@ def test_drift_starts_where_the_recommended_settings_end(tmp_path, monkeypatch):
         for *_, at_end, best, _, drift, error in (line[3:] for line in table["rows"]):
             assert drift == pytest.approx(at_end - best, abs=1e-3)
             assert error >= 0
+
+
+SHARP = {"refused": "the picture is sharp", "candidates": []}
+
+
+def made_rows(count, rng):
+    """Pictures with three candidates each, whose gain two numbers of the evidence tell, and one that ran away."""
+    rows = []
+    for i in range(count):
+        evidence = rng.standard_normal((3, len(gate.NAMES)))
+        gains = 4 * evidence[:, 1] - 3 * evidence[:, 2] + 0.3 * rng.standard_normal(3)
+        candidates = [
+            {"kind": "free", "gain": float(gain), "evidence": {**dict(zip(gate.NAMES, map(float, e), strict=True))}}
+            for gain, e in zip(gains, evidence, strict=True)
+        ]
+        candidates.append({"kind": "motion:2.0,10", "gain": -9.0, "evidence": dict.fromkeys(gate.NAMES, 9.0)})
+        for candidate in candidates:
+            candidate["evidence"]["cost"] = -candidate["gain"]
+        rows.append((f"photo {i // 2}", {"refused": None, "known": 50.0, "candidates": candidates}))
+    return rows
+
+
+def test_a_gate_fitted_to_made_rows():
+    """It finds the numbers that matter, their ratio and their signs, and predicts other photographs."""
+    rows = made_rows(60, np.random.default_rng(0))
+    cases = gate.Cases.of([*rows, ("photo 0", SHARP)])
+    assert len(cases.gain) == 3 * 60
+    _, weights = gate.fitted(cases.evidence, cases.helps)
+    np.testing.assert_allclose(weights[1] / weights[2], -4 / 3, rtol=0.15)
+    assert np.abs(np.delete(weights, [1, 2])).max() < 0.2 * weights[1]
+    confidence = gate.cross_validated(cases)
+    assert ((confidence > 0.5) == cases.helps).mean() > 0.9
+    pictures = gate.judged([True] * 60 + [False], [*(row for _, row in rows), SHARP], cases, confidence)
+    assert pictures[-1].candidates == ()
+    trusted = gate.least_harmless(pictures)
+    taken = [best for picture in pictures if (best := picture.accepted(trusted)) is not None]
+    assert len(taken) > 45  # of 60, each with a best of three
+    assert sum(best.gain < -0.2 for best in taken) <= 0.02 * len(taken)
+    for picture in pictures:
+        of_those_trusted = [one.gain for one in picture.candidates if one.confidence >= trusted]
+        if of_those_trusted:  # the cost tells which
+            assert picture.accepted(trusted).gain == max(of_those_trusted)
+    line = gate.accepted_at(trusted, pictures)
+    assert line[1:3] == [f"{len(taken)}/60", "0/1"]
+    assert sum(row[1] for row in gate.refused_at(trusted, pictures)) == 60 - len(taken)
+    with pytest.raises(ValueError, match="expected pictures with candidates"):
+        gate.Cases.of([("photo 0", SHARP)])
+
+
+def test_why_a_blurred_picture_is_refused():
+    helps, harms = gate.Candidate(0.4, -0.8, 1.0), gate.Candidate(0.5, -0.7, -1.0)
+    row = {"refused": None, "known": 3.0}
+    picture = gate.Picture(True, row, (helps, harms))
+    assert gate.why_refused(picture._replace(row=SHARP), None) == "the picture is sharp"
+    assert gate.why_refused(picture._replace(row={**row, "known": 0.1}), harms) == "the true kernel does not help"
+    assert gate.why_refused(picture._replace(candidates=(harms,)), harms) == "no candidate helps"
+    assert gate.why_refused(picture, helps) == "the best candidate helps"
+    shown = gate.refused_at(0.45, [picture, picture._replace(blurred=False)])
+    assert shown == []  # one candidate is trusted
+    assert gate.refused_at(0.6, [picture]) == [["another candidate helps", 1, -1.0]]
+
+
+def test_anderson_acceleration_of_a_linear_map_is_exact_after_one_more_than_its_dimension(monkeypatch):
+    monkeypatch.setattr(anderson, "RIDGE", 0.0)
+    rng = np.random.default_rng(0)
+    matrix, shift, x = 0.3 * rng.standard_normal((3, 3)), rng.standard_normal(3), np.zeros(3)
+    solver = anderson.Anderson(memory=3)
+    for _ in range(4):
+        x = solver(x, matrix @ x + shift)
+    np.testing.assert_allclose(x, np.linalg.solve(np.eye(3) - matrix, shift), rtol=1e-9)
+
+
+def test_anderson_acceleration_takes_the_plain_step_where_the_residual_grows():
+    solver = anderson.Anderson(memory=3)
+    assert solver(np.array([0.0]), np.array([1.0])) == 1
+    assert solver(np.array([1.0]), np.array([1.5])) == pytest.approx(2, abs=1e-5)  # where the secant meets T(x) = x
+    assert solver(np.array([2.0]), np.array([5.0])) == 5
+    assert anderson.Anderson(memory=0)(np.array([0.0]), np.array([3.0])) == 3
+
+
+@pytest.mark.slow
+def test_anderson_counts_evaluations_from_the_plain_iterations_of_restore(run, prior, monkeypatch):
+    monkeypatch.setattr(anderson, "ITERATIONS", 4)
+    found, _ = run("anderson")
+    check(found)
+    (table,) = found["tables"]
+    assert [line[0] for line in table["rows"][-2:]] == ["all", "all"]
+    squares = images.read_squares(Path("photos"), 64)
+    case = problems.observe({}, anderson.Blur(problems.load_kernels(None, ("k4",))["k4"]), 2.55, squares, 0)
+    config = hj.paper_config("bsd-deblurring-2.55", 4).replace(max_iterations=4, history=True)
+    out = hj.restore(hj.load_prior(prior), case.observed, case.operator, case.noise_std, config, reference=case.clean)
+    for line in table["rows"][:2]:
+        assert 1 <= line[2] <= line[3] <= 5
+        assert line[5] == pytest.approx(float(out.history.psnr_x[:, 4].mean()), abs=1e-3)

@@ -307,7 +307,7 @@ def test_damaged_safetensors(tmp_path, content, sentence):
     ("family", "file", "options"),
     [
         pytest.param("vdvae", "tiny_vdvae_legacy.th", ("--preset", HYPERPARAMETERS), marks=pytest.mark.slow),
-        ("patch_vdvae", "tiny_patchvdvae.pth", ()),
+        pytest.param("patch_vdvae", "tiny_patchvdvae.pth", (), marks=pytest.mark.slow),
     ],
 )
 def test_convert_and_restore(tmp_path, capsys, family, file, options):

@@ -88,7 +88,7 @@ def test_program_does_not_grow_with_depth(rule, make):
         tiny_config(),
         pytest.param(tiny_config(space_to_depth=2, noise_conditional=True), marks=pytest.mark.slow),
         pytest.param(tiny_config(auxiliary_heads=True, activation="relu"), marks=pytest.mark.slow),
-        tiny_vdvae_config(),
+        pytest.param(tiny_vdvae_config(), marks=pytest.mark.slow),
     ],
     ids=["patch", "conditional", "auxiliary", "vdvae"],
 )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from hvae_jax import operators as ops
+from hvae_jax.images import parse_kernel
 
 GOLDEN = Path(__file__).parent / "golden"
 BATCH = 2
@@ -494,3 +495,16 @@ def test_mistakes_are_named(mistake, message):
     with pytest.raises(ValueError, match=message) as caught:
         mistake()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("ratio", "bound"), [(1e-8, 3e-4), (1e-6, 6e-5), (1e-4, 1e-5)])
+def test_rounding_at_small_ratios_is_what_the_docstring_says(ratio, bound):
+    """Of a blur's data step in float32, over the largest value of x."""
+    rng = np.random.default_rng(0)
+    y, u = rng.normal(0.5, 0.1, (2, 64, 64, 3)).astype(np.float32)
+    kernel = parse_kernel("gaussian:2")
+    ours = ops.Blur(kernel).data_step(u, y, ratio)
+    with jax.enable_x64(True):
+        wide = ops.Blur(kernel.astype(np.float64), normalize=False)
+        exact = np.asarray(wide.data_step(u.astype(np.float64), y.astype(np.float64), ratio))
+    assert np.abs(ours - exact).max() < bound * np.abs(exact).max()

@@ -313,7 +313,7 @@ def test_annealing_of_a_conditional_prior(conditional_prior, noisy_images):
     np.testing.assert_allclose(out.x, operator.data_step(mean, noisy_images, (0.1 / 0.1) ** 2), atol=1e-5)
 
 
-@pytest.mark.parametrize("width", [8, 16])
+@pytest.mark.parametrize("width", [8, pytest.param(16, marks=pytest.mark.slow)])
 def test_orientations(conditional_prior, noisy_images, width):
     """An evaluation in another orientation in each iteration, or the mean over several, done by hand."""
     y = noisy_images[:, :, :width]

@@ -47,7 +47,12 @@ SOLVERS = {
     ),
     "sampling": (sample, CONFIG),
 }
-EACH = pytest.mark.parametrize("name", SOLVERS)
+ALIKE = {"plateau": "objective", "mean of 2": "cycle"}
+"""Solvers whose loops are nearly those of others, which the default tests have."""
+
+EACH = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name for name in SOLVERS]
+)
 
 
 def per_image(out) -> dict[str, np.ndarray]:

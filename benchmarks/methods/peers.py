@@ -9,7 +9,6 @@ from typing import Any
 
 import deepinv
 import jax
-import jax.numpy as jnp
 import numpy as np
 import torch
 from deepinv.models import DiffUNet, DnCNN, DRUNet, GSDRUNet
@@ -20,6 +19,7 @@ from deepinv.sampling import DPS, DiffPIR
 
 from benchmarks.methods.contract import Method, Unavailable
 from benchmarks.methods.hqs import data_step
+from hvae_jax.interop import to_jax
 from hvae_jax.operators import Operator, SuperResolution
 
 Weights = str | None
@@ -55,7 +55,7 @@ class OurPhysics(deepinv.physics.LinearPhysics):
     def prox_l2(self, z: torch.Tensor, y: torch.Tensor, gamma: float | torch.Tensor, **_: Any) -> torch.Tensor:
         """argmin_x (gamma/2)‖A x − y‖² + ½‖x − z‖², which is our data step."""
         gamma = np.broadcast_to(np.asarray(torch.as_tensor(gamma).cpu(), np.float32).reshape(-1), z.shape[:1])
-        x = data_step(self.operator, _to_jax(y), _to_jax(z.movedim(1, -1)), 1 / gamma)
+        x = data_step(self.operator, to_jax(y), to_jax(z.movedim(1, -1)), 1 / gamma)
         return _to_torch(x).movedim(-1, 1)
 
     def _forward(self, x: jax.Array) -> jax.Array:
@@ -227,7 +227,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, function: Callable, transpose: Callable) -> torch.Tensor:
         ctx.reverse = (transpose, function)
-        return _to_torch(function(_to_jax(x)))
+        return _to_torch(function(to_jax(x)))
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
@@ -248,7 +248,7 @@ def _method(restore: Callable[[OurPhysics, float], torch.Tensor]) -> Method:
     """Our method of one of deepinv's."""
 
     def method(y: jax.Array, A: Operator, noise_std: float) -> jax.Array:
-        return _to_jax(restore(OurPhysics(y, A, noise_std), noise_std).movedim(1, -1))
+        return to_jax(restore(OurPhysics(y, A, noise_std), noise_std).movedim(1, -1))
 
     return method
 
@@ -271,7 +271,3 @@ def _device() -> torch.device:
 
 def _to_torch(array: jax.Array) -> torch.Tensor:
     return torch.from_numpy(np.array(array, np.float32)).to(_device())
-
-
-def _to_jax(tensor: torch.Tensor) -> jax.Array:
-    return jnp.asarray(tensor.detach().cpu().numpy(), jnp.float32)

@@ -9,23 +9,18 @@ from typing import Annotated
 
 import typer
 
-from hvae_jax.cli import degrade, info, restore, sample, train, tune
+import hvae_jax as hj
+from hvae_jax.cli import degrade, info, restore, sample, status, train, tune, web
 from hvae_jax.cli.shared import new_app, run
 
 app = new_app("Restore degraded images with a hierarchical VAE as prior.")
-for module in (restore, degrade, sample, train, tune, info):
+for module in (restore, status, degrade, sample, train, tune, info, web):
     app.command()(getattr(module, module.__name__.rpartition(".")[2]))
 
 
 def _show_version(wanted: bool) -> bool:
     if wanted:
-        import importlib.metadata
-
-        try:
-            version = importlib.metadata.version("hvae_jax")
-        except importlib.metadata.PackageNotFoundError:  # run from a source tree
-            version = "(not installed)"
-        typer.echo(f"hvae-jax {version}")
+        typer.echo(f"hvae-jax {hj.__version__}")
         raise typer.Exit
     return wanted
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import sys
@@ -14,20 +15,22 @@ import typer
 
 import hvae_jax as hj
 from hvae_jax import folders
-from hvae_jax.cli.shared import GREY_LEVELS, complain, naming
+from hvae_jax.cli.shared import GREY_LEVELS, complain, naming, sentence_of
 
 if TYPE_CHECKING:  # imported when it is used, so that `--help` does not wait for it
     import numpy as np
 
-WHITE_STD = 25
-"""The posterior deviation in grey levels that is white in the pictures of `--uncertainty`."""
+WHITE = 50
+"""The half-width (or deviation) in grey levels that is white in the pictures of `--uncertainty`."""
+LEVEL = 0.9
+"""Of the intervals there."""
 
 
 class Failures:
-    """What could not be restored: the first ends the command, or all are named at the end."""
+    """What could not be restored: the first ends the command, or all are named at the end, and kept in the manifest."""
 
-    def __init__(self, keep_going: bool) -> None:
-        self._keep_going = keep_going
+    def __init__(self, keep_going: bool, manifest: folders.Manifest) -> None:
+        self._keep_going, self._manifest = keep_going, manifest
         self._sentences: dict[folders.Job, str] = {}
         self.count = 0
 
@@ -36,18 +39,22 @@ class Failures:
 
     @contextmanager
     def of(self, job: folders.Job) -> Iterator[None]:
-        """Put the file's name before what is wrong with it; with --keep-going remember it."""
+        """Put the file's name before what is wrong with it; with --keep-going remember it, unless it is so for all."""
         try:
             with naming(str(job)):
                 yield
-        except (ValueError, OSError) as error:
-            if not self._keep_going:
+        except Exception as error:
+            sentence = sentence_of(error)
+            if sentence is None or not self._keep_going or nothing_can_be_written(error):
                 raise
-            self._sentences[job] = str(error)
+            sentence = sentence if sentence.startswith(str(job)) else f"{job}: {sentence}"
+            self._manifest.add_failure(job, sentence)
+            self._sentences[job] = sentence
 
     def add(self, job: folders.Job, sentence: str) -> None:
         """What is no mistake of the user's is said now."""
         self.count += 1
+        self._manifest.add_failure(job, sentence)
         complain(f"{job}: {sentence}")
 
     def exit_code(self) -> int:
@@ -55,6 +62,13 @@ class Failures:
         for sentence in self._sentences.values():
             complain(sentence)
         return 1 if self.count or self._sentences else 0
+
+
+def nothing_can_be_written(error: BaseException | None) -> bool:
+    """Whether what failed will fail for all pictures: the disk is full, or can only be read."""
+    while error is not None and getattr(error, "errno", None) not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        error = error.__cause__
+    return error is not None
 
 
 def missing_in_words(observed: np.ndarray | None) -> str:
@@ -94,7 +108,7 @@ def digest(value: Any) -> str:
 class Pictures:
     """Pictures that were decoded to be checked, kept until they are restored as long as they are not too many."""
 
-    LARGEST = 2**30
+    LARGEST = 2**28
 
     def __init__(self) -> None:
         self._kept: dict[folders.Job, hj.images.Image] = {}
@@ -107,8 +121,11 @@ class Pictures:
             self._kept[job] = picture
         return picture
 
-    def forget(self, job: folders.Job) -> None:
+    def take(self, job: folders.Job) -> hj.images.Image:
+        """Read it, and keep it no longer."""
+        picture = self.read(job)
         self._kept.pop(job, None)
+        return picture
 
 
 def data_step_solver(name: str | None, cg_steps: int | None) -> Any:
@@ -128,14 +145,6 @@ def one_of(option: str, value: str | None, choices: Sequence[str]) -> str | None
     return value
 
 
-def done_in_words(done: hj.Restored, seconds: float) -> str:
-    """How a restoration went."""
-    how = "converged" if done.status is hj.Status.CONVERGED else "restored"
-    count = f"{done.iterations} iteration{'' if done.iterations == 1 else 's'}"
-    estimated = "" if done.noise_source == "given" else f" (estimated from {done.noise_source})"
-    return f"{how} in {count}, {seconds:.1f} s; noise {GREY_LEVELS * done.noise_std:.2f} of {GREY_LEVELS}{estimated}"
-
-
 def plan_maps(
     inputs: Sequence[str], uncertainty: str | None, plan: folders.Plan, *, recursive: bool, pages: bool
 ) -> list[Path | None]:
@@ -152,15 +161,18 @@ def plan_maps(
     return [*maps]
 
 
-def write_map(path: Path, deviation: np.ndarray, overwrite: bool) -> None:
-    """Write a deviation map and say how to read it."""
+def write_map(path: Path, done: hj.Restored, overwrite: bool) -> None:
+    """Write the half-widths of intervals, or where there are none the deviation, and say what it is."""
     import numpy as np
 
     exact = path.suffix.lower() in (".npy", ".tif", ".tiff")
-    picture = deviation if exact else np.clip(deviation * GREY_LEVELS / WHITE_STD, 0, 1)
+    values = done.uncertainty(LEVEL)
+    picture = values if exact else done.uncertainty_picture(LEVEL, WHITE / GREY_LEVELS)
     hj.images.write_image(path, picture, bit_depth=32 if exact else 8, overwrite=overwrite)
-    scale = "" if exact else f"; white is {WHITE_STD}"
-    typer.echo(f"{path}: posterior deviation {GREY_LEVELS * deviation.mean():.2f} of {GREY_LEVELS} on average{scale}")
+    calibrated = done.calibration is not None
+    what = f"{LEVEL:.0%} of the pixels are within" if calibrated else "not calibrated for this task; draws differ by"
+    scale = "" if exact else f"; white is {WHITE}"
+    typer.echo(f"{path}: {what} {GREY_LEVELS * np.nanmean(values):.2f} of {GREY_LEVELS} on average{scale}")
 
 
 def reference_of(reference: Path | None, file: Path | None) -> Path | None:

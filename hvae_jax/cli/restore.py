@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import time
-from functools import partial
+import os
+import types
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-import hvae_jax as hj
 from hvae_jax import folders
-from hvae_jax.cli.reports import (
-    WHITE_STD,
-    Failures,
-    Pictures,
-    check_reference,
-    check_turned,
-    data_step_solver,
-    digest,
-    done_in_words,
-    missing_in_words,
-    one_of,
-    plan_maps,
-    quality_in_words,
-    reference_of,
-    write_map,
-    write_standard_output,
-)
+from hvae_jax.cli.prepare import check_options, prepare
+from hvae_jax.cli.reports import LEVEL, WHITE, plan_maps
 from hvae_jax.cli.shared import (
-    GREY_LEVELS,
     AlignOption,
+    CompileCacheOption,
     FactorOption,
     InvertMaskOption,
     KeepOriginOption,
@@ -40,14 +23,8 @@ from hvae_jax.cli.shared import (
     OverwriteOption,
     PriorOption,
     TaskOption,
-    load_prior,
-    parse_noise_std,
-    parse_range,
-    parse_temperature,
-    scaled,
 )
-from hvae_jax.files import remove_strays
-from hvae_jax.progress import progress_bar
+from hvae_jax.compile_cache import use_compile_cache
 
 MOST_NAMED = 5
 """Of the files that are skipped."""
@@ -73,6 +50,20 @@ def restore(
     factor: FactorOption = None,
     align: AlignOption = "center",
     keep_origin: KeepOriginOption = False,
+    kernel_size: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="For --kernel estimate: the largest side of the kernel in pixels, odd (default: 25)."
+        ),
+    ] = None,
+    save_kernel: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="For --kernel estimate and one image: write the kernel that was found, as numbers (.npy, .tif) or a "
+            "picture (.png) that --kernel takes.",
+        ),
+    ] = None,
     mask: MaskOption = None,
     invert_mask: InvertMaskOption = False,
     noise_std: Annotated[
@@ -147,6 +138,15 @@ def restore(
             help="Restore the others where one cannot be; it is named at the end, and the exit code is 1.",
         ),
     ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="For several images: restore the I-th of N shares only, from 1 on, as one of N processes, on as many "
+            "machines, that need nothing but the folders in common (default: what Slurm and Kubernetes say in an array "
+            "of jobs). See `hvae-jax status`.",
+        ),
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option(
@@ -161,9 +161,10 @@ def restore(
         str | None,
         typer.Option(
             metavar="PATH",
-            help="Also draw from the posterior, and write how far the draws differ at each pixel (their standard "
-            f"deviation, averaged over the channels); PATH as for --out. White stands for {WHITE_STD} grey levels of "
-            "255; .npy and .tif keep the numbers, 1 being 255 grey levels. Takes several times as long.",
+            help=f"Also draw from the posterior, and write the half-width of {LEVEL:.0%} intervals at each pixel (the "
+            "draws' standard deviation where the prior is not calibrated for the task); PATH as for --out. White is "
+            f"{WHITE} grey levels of 255; .npy and .tif keep the numbers, 1 being 255 grey levels. Takes several "
+            "times as long.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the draws for --uncertainty.")] = 0,
@@ -175,6 +176,31 @@ def restore(
             "for eight times the work and a little more quality.",
         ),
     ] = "default",
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="For several images: restore them on a Ray cluster, whose machines have the folders in common (extra "
+            "cluster): its address, auto for the one that this machine is of, or local.",
+        ),
+    ] = None,
+    actors: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="For --cluster: at most so many restore at a time (default: what there is)."
+        ),
+    ] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="GIB",
+            help="How much memory the process may take. A picture that needs more is restored in tiles; by default one "
+            "of more than four megapixels is, with what the machine has free. Stopped, the same command goes on from "
+            "the last iteration of such a picture.",
+        ),
+    ] = None,
+    compile_cache: CompileCacheOption = True,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with code 1 where a result has a warning, too.")
     ] = False,
@@ -254,130 +280,29 @@ def restore(
     in a sentence, and a picture that a restoration would harm is left as it was. An image whose iteration diverges is
     not written, and the exit code is then 1. A folder's command that was stopped goes on with what is missing.
     """
-    sigma = parse_noise_std(noise_std)
-    values = parse_range(value_range)
-    one_of("--light", light, ("display", "linear"))
+    given = types.SimpleNamespace(**locals())
+    check_options(given)
     plan = folders.plan(inputs, out, recursive=recursive, pages=pages)
     if plan.skipped:
         names = ", ".join(f"{file} (no such format)" for file in plan.skipped[:MOST_NAMED])
         more = ", ..." if len(plan.skipped) > MOST_NAMED else ""
         typer.echo(f"{len(plan.skipped)} file{'s' * (len(plan.skipped) > 1)} skipped: {names}{more}", err=True)
-    maps = plan_maps(inputs, uncertainty, plan, recursive=recursive, pages=pages)
+    if cluster is not None and not plan.several:
+        raise ValueError("expected a folder or several images for --cluster, got one image")
+    is_shared = plan.several and cluster is None
+    share = folders.Shard.of(shard, os.environ) if is_shared else folders.Shard()
+    targets = [*zip(plan.jobs, plan_maps(inputs, uncertainty, plan, recursive=recursive, pages=pages), strict=True)]
+    writer = ""
+    if share.among > 1:
+        ours = [target for target in targets if share.has(plan.name(target[0]))]
+        typer.echo(f"{len(ours)} of {len(targets)} images ({share.source} {share.number}/{share.among})")
+        targets, writer = ours, f"{share.number}-of-{share.among}"
+    if save_kernel is not None and plan.several:
+        raise ValueError("expected one image for --save-kernel, got several")
+    use_compile_cache(compile_cache)
+    run = prepare(given, plan.several, writer)
+    if cluster is None:
+        return run(targets)
+    from hvae_jax.cli.cluster import restore_on_cluster
 
-    import jax
-
-    from hvae_jax import photographs
-
-    # Kernel and mask are read once, for all pictures.
-    observed = None if mask is None else hj.images.read_mask(mask, invert=invert_mask)
-    degradation = photographs.Degradation.of(task, kernel, factor, observed, align, keep_origin)
-    for note in degradation.notes:
-        typer.echo(note, err=True)
-    model = load_prior(prior)
-    changes = {
-        "temperature": None if temperature is None else parse_temperature(temperature, model.levels),
-        "decoder_std": scaled("--decoder-std", decoder_std),
-        "noise_level": scaled("--noise-level", noise_level),
-        "stop": None if tolerance is None else hj.restoration.Residual(tolerance / GREY_LEVELS),
-        "max_iterations": iterations,
-        "data_step": data_step_solver(data_step, cg_steps),
-        "initial": one_of("--initial", initial, ("encode", "image")),
-        "returns": one_of("--returns", returns, ("x", "mean")),
-    }
-    changes = {name: value for name, value in changes.items() if value is not None}
-    photographs.check_changes(model, changes)
-    side = photographs.fitting_side(model, degradation.factor, resize)
-    manifest = folders.Manifest(
-        {
-            "task": task,
-            "kernel": digest(degradation.kernel),
-            "mask": digest(degradation.mask),
-            "prior": model.info.get("sha256") or model.digest,
-            "settings": digest(model.info.get("settings")),
-            "options": [factor, align, sigma, noise_gain, value_range, light, boundary, resize, quality, strip, seed],
-            "more": [uncertainty is not None, *(f"{name}={digest(value)}" for name, value in sorted(changes.items()))],
-            "version": importlib.metadata.version("hvae_jax"),
-        }
-    )
-    jobs, done_before = [], 0
-    for job, deviation_map in zip(plan.jobs, maps, strict=True):
-        if plan.several and resume and not overwrite and manifest.done(job):
-            done_before += 1
-            continue
-        for target in (job.result, deviation_map):
-            if target is not None:
-                hj.images.check_writable(target, overwrite)
-        jobs.append((job, deviation_map))
-    if done_before:
-        typer.echo(
-            f"{done_before} of {len(plan.jobs)} are done already (--no-resume or --overwrite restores them anew)"
-        )
-    pictures, failures = Pictures(), Failures(keep_going)
-    for job, _ in jobs:  # the last file's mistake is known before the first is restored
-        with failures.of(job):
-            picture = pictures.read(job)
-            if observed is not None:
-                check_turned(picture, mask)
-            fitted = photographs.fit(picture, side)
-            shape = photographs.check(fitted, degradation.fitted(side), boundary, model, sigma)
-            if (clean := reference_of(reference, job.file)) is not None:
-                check_reference(clean, (*shape, picture.pixels.shape[-1]), side and side * degradation.factor)
-
-    for folder in {job.result.parent for job, _ in jobs if job.result is not None}:
-        remove_strays(folder)
-    key = jax.random.key(seed) if uncertainty is not None else None
-    say = partial(typer.echo, err=out == folders.STANDARD)
-    with progress_bar() as progress:
-        bar = progress.add_task("", total=len(jobs))
-        for job, deviation_map in jobs:
-            if job in failures:
-                continue
-            progress.update(bar, description=f"restoring {job}")
-            start = time.perf_counter()
-            with failures.of(job):
-                picture = pictures.read(job)
-                done = photographs.restore_photograph(
-                    picture,
-                    task,
-                    kernel=degradation.kernel,
-                    factor=factor,
-                    align="corner",  # the kernel has been moved already
-                    mask=degradation.mask,
-                    noise_std=sigma,
-                    noise_gain=noise_gain / GREY_LEVELS,
-                    value_range=values,
-                    light=light,
-                    boundary=boundary,
-                    prior=model,
-                    resize=resize,
-                    uncertainty=key,
-                    quality=quality,
-                    **changes,
-                )
-                pictures.forget(job)
-                seconds = time.perf_counter() - start
-                progress.advance(bar)
-                where = "standard output" if job.result is None else job.result
-                if done.status is hj.Status.NOT_FINITE:
-                    failures.add(job, f"the iteration diverged after {done.iterations} steps; {where} was not written")
-                    continue
-                result = done.image._replace(metadata=hj.images.Metadata()) if strip else done.image
-                if job.result is None:
-                    write_standard_output(result)
-                else:
-                    hj.write_photograph(job.result, result, overwrite=overwrite)
-                clean = reference_of(reference, job.file)
-                words = f"{done_in_words(done, seconds)}{missing_in_words(observed)}"
-                say(f"{where}: {words}{quality_in_words(picture, done, clean)}")
-                for warning in done.warnings:
-                    typer.echo(f"{job}: {warning}", err=True)
-                if strict and done.warnings:
-                    failures.count += 1
-                if deviation_map is not None and done.deviation is None:
-                    failures.add(job, f"the sampling diverged; {deviation_map} was not written")
-                    continue
-                if deviation_map is not None and done.deviation is not None:
-                    write_map(deviation_map, done.deviation, overwrite)
-                if plan.several:
-                    manifest.add(job, noise_std=round(GREY_LEVELS * done.noise_std, 3), warnings=list(done.warnings))
-    return failures.exit_code()
+    return restore_on_cluster(run.missing(targets), given, cluster, actors)

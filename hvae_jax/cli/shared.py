@@ -32,8 +32,9 @@ KernelOption = Annotated[
         metavar="KERNEL",
         help="Blur kernel: gaussian:WIDTH (standard deviation in pixels), motion:LENGTH,ANGLE (pixels, degrees "
         "counter-clockwise from the horizontal), disk:RADIUS (out of focus), box:SIDE, or a file (.npy, .npz, .mat, "
-        ".txt, .csv, .fits or an image). A kernel in a file is centred. Needed by deblur; "
-        "for sr the default is the average over FACTOR x FACTOR pixels.",
+        ".txt, .csv, .fits or an image), or estimate, which finds it out, or leaves the picture as it is where that is "
+        "not sure. A kernel in a file is centred. Needed by deblur; for sr the default is the average over FACTOR x "
+        "FACTOR pixels.",
     ),
 ]
 FactorOption = Annotated[
@@ -65,6 +66,13 @@ PriorOption = Annotated[
     str | None,
     typer.Option(metavar="NAME|DIR", help="A bundled prior or a prior's folder (default: the bundled natural-medium)."),
 ]
+CompileCacheOption = Annotated[
+    bool,
+    typer.Option(
+        "--compile-cache/--no-compile-cache",
+        help="Keep compiled programs in the user's cache folder (at most 1 GiB), so that the next command is faster.",
+    ),
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace output files that exist.")]
 
 
@@ -72,7 +80,6 @@ def new_app(help: str) -> typer.Typer:
     """An empty command line in the style of the house."""
     return typer.Typer(
         help=help,
-        add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode="markdown",  # reflows the paragraphs of docstrings
     )
@@ -141,11 +148,11 @@ def printable(text: str) -> str:
     return "".join(c for c in text if c.isprintable() or c in "\n\t")
 
 
-def settings_table(task: str, rows: Sequence[dict[str, Any]]) -> Table:
-    """The recommended settings of a task, a column per noise level."""
+def settings_table(task: str, rows: Sequence[dict[str, Any]], what: str = "Recommended settings") -> Table:
+    """The recommended settings (or what else there is) of a task, a column per noise level."""
     from rich.table import Table
 
-    title = f"Recommended settings: {printable(task)} (deviations in grey levels of 255)"
+    title = f"{what}: {printable(task)} (deviations in grey levels of 255)"
     table = Table(title=title, title_justify="left")
     table.add_column("noise std")
     for row in rows:
@@ -191,18 +198,26 @@ def run(app: typer.Typer, name: str, arguments: Sequence[str] | None) -> int:
         return command.main(arguments or ["--help"], prog_name=name, standalone_mode=False) or 0
     except (KeyboardInterrupt, typer.Abort):  # the latter by older versions of typer
         return 130
-    except OSError as error:
-        complain(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
-    except ValueError as error:
-        complain(str(error))
     except Exception as error:
-        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):  # the latter by JAX
-            complain("expected enough memory for this size, got too little; take a smaller image or a part of it")
-        elif hasattr(error, "format_message"):  # a mistake in the options; typer's versions have several classes
-            complain(error.format_message())
-        else:
+        sentence = sentence_of(error)
+        # A mistake in the options has one of its own; typer's versions have several classes.
+        if sentence is None and hasattr(error, "format_message"):
+            sentence = error.format_message()
+        if sentence is None:
             raise
+        complain(sentence)
     return 2
+
+
+def sentence_of(error: Exception) -> str | None:
+    """What to tell the user of a mistake, or of a machine that is too small; None for a bug."""
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+    if isinstance(error, ValueError):
+        return str(error)
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):  # the latter by JAX
+        return "expected enough memory for this size, got too little; take a smaller image or a part of it"
+    return None
 
 
 @contextmanager

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hvae_jax.cli.shared import complain, load_prior
-
-if TYPE_CHECKING:  # imported when it is used, so that `--help` does not wait for it
-    from hvae_jax.training import TrainConfig
 
 if TYPE_CHECKING:  # imported when it is used, so that `--help` does not wait for it
     from hvae_jax.training import TrainConfig
@@ -95,11 +95,31 @@ def train(
             help=f"Stop with a checkpoint after so many minutes; the exit code is then {OUT_OF_TIME}.",
         ),
     ] = None,
+    devices: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="How many devices share each batch, of each process if there are several (default: all)."
+        ),
+    ] = None,
+    distributed: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|HOST:PORT",
+            help="One of several processes, on one or more hosts, that train together; each is given the same command, "
+            "with --out in a file system that they share. auto, where Slurm, Open MPI or Kubernetes tell who they are; "
+            "else the address of the first one, with --process.",
+        ),
+    ] = None,
+    process: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="With --distributed HOST:PORT: which of how many processes this one is."),
+    ] = None,
 ) -> int:
     """Train a prior on a folder of photographs.
 
-    Stop it with Ctrl-C at any time, or by --stop-after: the same command goes on where it was, on another device too.
-    The photographs are kept in the device's memory, or as many at a time as the settings' store_gib has room for.
+    Stop it with Ctrl-C at any time, or by --stop-after: the same command goes on where it was, on another device or on
+    another number of them too. All devices share each batch. The photographs are kept in each device's memory, or as
+    many at a time as the settings' store_gib has room for.
     """
     if not data.is_dir():
         raise ValueError(f"{data}: expected a folder of photographs, but there is none")
@@ -116,9 +136,15 @@ def train(
     if leave is not None and (preset is not None or init is not None or steps is not None):
         raise ValueError("expected no --preset, --init or --steps with --leave, whose run decides them")
 
+    if (process is not None) != (distributed is not None and distributed != "auto"):
+        raise ValueError("expected --distributed HOST:PORT and --process together, got one of them")
+    if distributed is not None:
+        _join(distributed, process)
+
     from rich.console import Console
 
     from hvae_jax import training
+    from hvae_jax.training.devices import is_first_process, mesh_of
 
     if leave is not None and decay_steps is not None:
         # An interrupted decay goes on from where it left, wherever the endless run is by now.
@@ -140,15 +166,50 @@ def train(
             description=None if description is None else _read_description(description),
             stop_after=stop_after,
             console=Console(stderr=True),
+            mesh=None if devices is None else mesh_of(devices),
         )
-    except training.OutOfTime as stop:
-        typer.echo(f"{out}: {stop}", err=True)
-        return OUT_OF_TIME
     except training.Interrupted as stop:
-        complain(str(stop))
-        return 130
-    typer.echo(f"{out / 'prior'}: trained for {settings.steps} steps")
+        out_of_time = isinstance(stop, training.OutOfTime)
+        if is_first_process() and out_of_time:
+            typer.echo(f"{out}: {stop}", err=True)
+        elif is_first_process():
+            complain(str(stop))
+        return OUT_OF_TIME if out_of_time else 130
+    except training.Broken as error:
+        complain(f"{error}; the same command, for each process, goes on from the last checkpoint")
+        sys.stderr.flush()
+        os._exit(2)  # an orderly end would wait for the other processes, and they for this one
+    if is_first_process():
+        typer.echo(f"{out / 'prior'}: trained for {settings.steps} steps")
     return 0
+
+
+def _join(coordinator: str, process: str | None) -> None:
+    """Make this process one of several, before JAX looks for devices."""
+    import jax
+
+    from hvae_jax.folders import one_of
+
+    where: dict[str, Any] = {}
+    if process is not None:
+        if not re.fullmatch(r".+:\d+", coordinator):
+            raise ValueError(f"expected --distributed auto or HOST:PORT, got {coordinator}")
+        number, count = one_of(process, "--process")
+        where = {"coordinator_address": coordinator, "process_id": number - 1, "num_processes": count}
+        where["cluster_detection_method"] = "deactivate"
+    try:
+        jax.distributed.initialize(**where, shutdown_timeout_seconds=60)
+    except ValueError as error:
+        raise ValueError(
+            f"expected a job of Slurm, Open MPI or Kubernetes with --distributed auto, got none ({error}); "
+            "else give HOST:PORT and --process"
+        ) from error
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"the processes of this run do not find each other at {coordinator}: {reason}") from error
+    if jax.default_backend() == "cpu":
+        # Where the user has set a cache of compiled programs, reading one waits for ever (JAX 0.10.1).
+        jax.config.update("jax_enable_compilation_cache", False)
 
 
 def _read_description(path: Path) -> dict[str, Any]:

@@ -1,12 +1,14 @@
 """`hvae-jax tune`."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import hvae_jax as hj
-from hvae_jax.cli.shared import parse_numbers, settings_table
+from hvae_jax.cli.shared import CompileCacheOption, parse_numbers, settings_table
+from hvae_jax.compile_cache import use_compile_cache
 from hvae_jax.progress import progress_bar
 
 
@@ -20,22 +22,41 @@ def tune(
             "relative to the folder above its own.",
         ),
     ],
-    count: Annotated[int, typer.Option(min=1, metavar="N", help="Take the first N photographs.")] = 6,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate",
+            help="Fit the intervals of restore --uncertainty instead of the settings, and with these: do it after "
+            "them, on more photographs.",
+        ),
+    ] = False,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Take the first N photographs (default: 6, or 32 with --calibrate).",
+        ),
+    ] = None,
     size: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Side in pixels of the square that is cut from the middle of each (default: 176, or the only size "
-            "that the prior takes).",
+            help="Side in pixels of the square that is cut from the middle of each (default: 176, 96 with "
+            "--calibrate, or the only size that the prior takes).",
         ),
     ] = None,
     tasks: Annotated[
         str, typer.Option(metavar="TASK,TASK", help="For which tasks; the settings of others stay as they are.")
     ] = "deblur,sr,inpaint,denoise",
     noise_std: Annotated[
-        str,
-        typer.Option(metavar="S,S", help="For which noise: standard deviations in grey levels of 255, increasing."),
-    ] = "2.55,7.65,12.75,25.5",
+        str | None,
+        typer.Option(
+            metavar="S,S",
+            help="For which noise: standard deviations in grey levels of 255, increasing (default: "
+            "2.55,7.65,12.75,25.5; with --calibrate 1 and 50 too).",
+        ),
+    ] = None,
     kernels: Annotated[
         Path | None,
         typer.Option(
@@ -49,6 +70,7 @@ def tune(
         int, typer.Option(min=1, metavar="N", help="Restorations at a time; an accelerator has room for more.")
     ] = 6,
     seed: Annotated[int, typer.Option(min=0, help="Seed of masks and noise.")] = 0,
+    compile_cache: CompileCacheOption = True,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -61,12 +83,13 @@ def tune(
     """Choose the settings that a prior recommends for each task and noise level, and write them into its prior.json.
 
     It restores photographs that it has degraded itself, with many settings: 20 searches, of two to three minutes each
-    on two CPU cores. Stop it with Ctrl-C at any time: the same command goes on where it was. prior.json is written
-    once, at the end.
+    on two CPU cores. With --calibrate it fits how wide the intervals of restore --uncertainty are to be, in about as
+    long. Stop it with Ctrl-C at any time: the same command goes on where it was. prior.json is written at the end.
     """
     if not (prior / "prior.json").is_file():
         raise ValueError(f"expected the folder of a prior, whose prior.json is to be written, got {prior}")
-    noise_levels = parse_numbers("--noise-std", noise_std)
+    use_compile_cache(compile_cache)
+    given = None if noise_std is None else parse_numbers("--noise-std", noise_std)
 
     from rich.console import Console
 
@@ -74,21 +97,23 @@ def tune(
 
     prior = prior.resolve()
     model = hj.load_prior(prior)
-    squares = hj.images.read_squares(images, size or model.image_size or 176, count)
+    side = size or model.image_size or (96 if calibrate else 176)
+    squares = hj.images.read_squares(images, side, count or (32 if calibrate else 6))
     folder = prior.with_name(f"{prior.name}-tuning") if out is None else out
     with progress_bar() as progress:
         bar = progress.add_task("tuning", total=None)
         try:
-            tables = tuning.tune(
+            work = tuning.calibrate if calibrate else partial(tuning.tune, rounds=rounds)
+            usual = tuning.CALIBRATED_NOISE_LEVELS if calibrate else tuning.NOISE_LEVELS
+            tables = work(
                 model,
                 squares,
                 folder,
                 tasks=tasks.split(","),
-                noise_levels=noise_levels,
+                noise_levels=given or usual,
                 kernels=tuning.tuning_kernels(kernels),
                 seed=seed,
                 batch=batch,
-                rounds=rounds,
                 progress=lambda done, total, words: progress.update(
                     bar, completed=done, total=total, description=words
                 ),
@@ -96,9 +121,13 @@ def tune(
         except KeyboardInterrupt:
             typer.echo(f"stopped; what was measured is kept in {folder}, and the same command goes on", err=True)
             return 130
-    tuning.write_settings(prior, model, tables, squares.source)
+    write = tuning.write_calibration if calibrate else tuning.write_settings
+    write(prior, model, tables, squares.source)
     console = Console(markup=False)
+    what = "Intervals" if calibrate else "Recommended settings"
     for task, rows in tables.items():
-        console.print(settings_table(task, rows))
-    typer.echo(f"{prior / 'prior.json'}: settings for {', '.join(tables)}, measured on {squares.source}")
+        console.print(settings_table(task, rows, what))
+    typer.echo(
+        f"{prior / 'prior.json'}: {what.split()[-1].lower()} for {', '.join(tables)}, measured on {squares.source}"
+    )
     return 0

@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -37,12 +38,37 @@ def conv(
     """
     kernel_init = nn.initializers.variance_scaling(2.0 * init_scale, "fan_in", "truncated_normal")
     if kernel_size == 1:
-        return nn.Dense(features, kernel_init=kernel_init, name=name, dtype=dtype)
+        return Pointwise(features, kernel_init, name=name, dtype=dtype)
     return nn.Conv(features, (kernel_size, kernel_size), kernel_init=kernel_init, name=name, dtype=dtype)
+
+
+class Pointwise(nn.Module):
+    """A 1x1 convolution of one or more inputs, whose channels it takes side by side without copying them there.
+
+    Attributes:
+        features: output channels.
+        kernel_init: draws the kernel, of shape (in, out).
+        dtype: see `conv`.
+    """
+
+    features: int
+    kernel_init: Callable[..., Array]
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, *parts: Float[Array, "B H W _"]) -> Float[Array, "B H W D"]:
+        channels = [part.shape[-1] for part in parts]
+        kernel = self.param("kernel", self.kernel_init, (sum(channels), self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        *inputs, kernel, bias = nn.dtypes.promote_dtype(*parts, kernel, bias, dtype=self.dtype)
+        kernels = jnp.split(kernel, np.cumsum(channels[:-1]))
+        return sum(part @ one for part, one in zip(inputs, kernels, strict=True)) + bias[None, None, None]
 
 
 class Bottleneck(nn.Module):
     """1x1 → k x k → k x k → 1x1 convolutions, an activation before each: VDVAE's block.
+
+    It takes one input, or more whose channels are side by side (then `residual` is off).
 
     Attributes:
         width: channels of the inner convolutions.
@@ -63,13 +89,13 @@ class Bottleneck(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W D"]:
+    def __call__(self, *parts: Float[Array, "B H W _"]) -> Float[Array, "B H W D"]:
         act = ACTIVATIONS[self.activation]
-        h = conv(self.width, 1, name="conv_0", dtype=self.dtype)(act(x))
+        h = conv(self.width, 1, name="conv_0", dtype=self.dtype)(*map(act, parts))
         h = conv(self.width, self.kernel_size, name="conv_1", dtype=self.dtype)(act(h))
         h = conv(self.width, self.kernel_size, name="conv_2", dtype=self.dtype)(act(h))
         h = conv(self.features, 1, self.init_scale, name="conv_3", dtype=self.dtype)(act(h))
-        return x + h if self.residual else h
+        return parts[0] + h if self.residual else h
 
 
 class ScanBottleneck(Bottleneck):

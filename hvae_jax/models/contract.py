@@ -115,10 +115,10 @@ class HVAE(Protocol):
     def __call__(self, image: Float[Array, "B H W C"], settings: Pass, noise_level: Any = None) -> tuple[Any, TopDown]:
         """Encode, pass and decode."""
 
-    def initialize(self, key: Array) -> dict:
+    def initialize(self, key: Array) -> dict[str, Any]:
         """Random parameters."""
 
-    def apply(self, variables: dict, *args: Any, method: Any = None) -> Any:
+    def apply(self, variables: dict[str, Any], *args: Any, method: Any = None) -> Any:
         """Flax's: call a method, by default `__call__`, with parameters."""
 
     def to_network(self, image: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:

@@ -95,7 +95,7 @@ class PatchVDVAEConfig(HierarchyConfig):
     first_posterior_bottleneck: int = 16
     auxiliary_heads: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.resolutions or self.resolutions[0].stride != 1:
             raise ValueError(
                 "expected resolutions, coarsest first, the coarsest of stride 1, got "
@@ -167,7 +167,7 @@ class PatchBlock(LatentBlock):
         return _gaussian(self.prior_projection(prior)), h + features
 
     def posterior(self, h: Array, activation: Array) -> Gaussian:
-        return _gaussian(self.posterior_projection(self.posterior_net(jnp.concatenate([h, activation], -1))))
+        return _gaussian(self.posterior_projection(self.posterior_net(h, activation)))
 
     def merge(self, h: Array, z: Array) -> Array:
         h = self.residual_block(h + self.z_projection(z))
@@ -353,7 +353,7 @@ class PatchVDVAE(nn.Module):
             self.predict_pooled(result.states)
         return self.decode(result.features), result
 
-    def initialize(self, key: Array) -> dict:
+    def initialize(self, key: Array) -> dict[str, Any]:
         """Random parameters."""
         config = self.config
         image = jnp.zeros((1, config.multiple, config.multiple, config.channels))

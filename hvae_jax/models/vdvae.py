@@ -83,7 +83,7 @@ class VDVAEConfig(HierarchyConfig):
     mean_shift: float = 0.0
     variance_range: tuple[float, float] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         sizes = [r.size for r in self.resolutions]
         if not sizes or any(fine % coarse for coarse, fine in itertools.pairwise(sizes)):
             raise ValueError(f"expected resolutions, coarsest first, each a multiple of the one before, got {sizes}")
@@ -211,7 +211,7 @@ class VDVAEBlock(LatentBlock):
         return Gaussian(mean, jnp.exp(log_std)), h + features
 
     def posterior(self, h: Array, activation: Array) -> Gaussian:
-        mean, log_std = jnp.split(self.posterior_net(jnp.concatenate([h, activation], -1)), 2, axis=-1)
+        mean, log_std = jnp.split(self.posterior_net(h, activation), 2, axis=-1)
         return Gaussian(mean, jnp.exp(log_std))
 
     def merge(self, h: Array, z: Array) -> Array:
@@ -350,7 +350,7 @@ class VDVAE(nn.Module):
         result = self.top_down(self.bottom_up(image, noise_level), settings)
         return self.decode(result.features), result
 
-    def initialize(self, key: Array) -> dict:
+    def initialize(self, key: Array) -> dict[str, Any]:
         """Random parameters."""
         config = self.config
         image = jnp.zeros((1, config.image_size, config.image_size, config.channels))

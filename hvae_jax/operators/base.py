@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import numbers
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Literal, NoReturn, TypeAlias
 
@@ -42,6 +42,9 @@ class Operator(abc.ABC):
 
     task: ClassVar[str] = "other"
     """What a prior's tables of settings call it."""
+
+    per_image: ClassVar[Mapping[str, int]] = {}
+    """Arrays of which there may be one per image, by their rank then: its first axis is the batch's."""
 
     _arrays: ClassVar[tuple[str, ...]] = ()
     _static: ClassVar[tuple[str, ...]] = ()
@@ -196,7 +199,9 @@ class Operator(abc.ABC):
             cg_tolerance: see `data_step_for`.
 
         Returns:
-            x, of the shape and type of u.
+            x, of the shape and type of u. Where A hardly sees a frequency, rounding errors of y grow by up to
+            1/(2 √ratio): against float64, a blur's x in float32 is off by up to 3e-4 of its largest value at ratio
+            1e-8, 6e-5 at 1e-6 and 1e-5 at 1e-4.
 
         Raises:
             ValueError: if a shape, a type or a setting does not fit.

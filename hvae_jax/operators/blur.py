@@ -1,8 +1,9 @@
 """Circular blur, and what every operator that starts with one shares."""
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -34,6 +35,7 @@ class Blur(Operator, arrays=("kernel",)):
     """
 
     task = "deblur"
+    per_image: ClassVar[Mapping[str, int]] = MappingProxyType({"kernel": 3})
 
     kernel: Float[Array, "*batch kernel_height kernel_width"]
 

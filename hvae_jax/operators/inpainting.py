@@ -1,8 +1,9 @@
 """Operators that act on each pixel by itself: inpainting and denoising."""
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,7 @@ class Inpainting(Operator, arrays=("mask",)):
     """
 
     task = "inpaint"
+    per_image: ClassVar[Mapping[str, int]] = MappingProxyType({"mask": 4})
 
     mask: Bool[Array, "*batch height width mask_channels"]
 

@@ -1,8 +1,9 @@
 """Super-resolution: blur, then keep one pixel of each cell."""
 
 import numbers
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +41,7 @@ class SuperResolution(Operator, arrays=("kernel",), static=("factor",)):
     """
 
     task = "sr"
+    per_image: ClassVar[Mapping[str, int]] = MappingProxyType({"kernel": 3})
 
     kernel: Float[Array, "*batch kernel_height kernel_width"]
     factor: int
