@@ -266,7 +266,7 @@ def test_holes_are_drawn(visit, photo, tmp_path):
     assert changed[54:74, 70:90].mean() > 4 * changed[:30].mean()  # the stroke is in the middle
 
 
-def test_two_people_at_once(visit, photo, tmp_path):
+def test_two_people_at_once(visit, server, photo, tmp_path):
     pages, results = [visit(), visit()], []
     for number, page in enumerate(pages):
         mine = tmp_path / str(number) / f"mine-{number}.png"
@@ -274,10 +274,15 @@ def test_two_people_at_once(visit, photo, tmp_path):
         hj.write_photograph(mine, picture._replace(pixels=picture.pixels[:, ::-1] if number else picture.pixels))
         choose(page, mine)
         page.get_by_label("Noisy").check()
-    pages[0].check("#sure input")  # which takes longer
-    for page in pages:
-        page.click("#go")
-    expect(pages[1].get_by_text("Waiting for 1 other")).to_be_visible()
+    (worker,) = workers(server)
+    os.kill(int(worker), signal.SIGSTOP)  # the first one's restoration takes as long as it must
+    try:
+        pages[0].click("#go")
+        expect(pages[0].get_by_text("Restoring")).to_be_visible()
+        pages[1].click("#go")
+        expect(pages[1].get_by_text("Waiting for 1 other")).to_be_visible()
+    finally:
+        os.kill(int(worker), signal.SIGCONT)
     for number, page in enumerate(pages):
         page.wait_for_selector("#download", state="visible")
         expect(page.locator("#download")).to_contain_text(f"mine-{number}-restored.png")

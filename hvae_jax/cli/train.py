@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import re
 import sys
@@ -145,6 +146,8 @@ def train(
 
     from hvae_jax import training
     from hvae_jax.training.devices import is_first_process, mesh_of
+
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # what Orbax tells as an error it raises too, for a sentence
 
     if leave is not None and decay_steps is not None:
         # An interrupted decay goes on from where it left, wherever the endless run is by now.
