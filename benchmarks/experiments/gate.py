@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
+from scipy import optimize, special
 
 import hvae_jax as hj
 from benchmarks.command import AddOption
@@ -35,9 +36,6 @@ NAMES = tuple(WEIGHTS)
 
 PENALTY = 1.0
 """Of half the squares of the weights of evidence of deviation 1, beside the sum of the log losses."""
-
-NEWTON_STEPS = 30
-"""Of at most 1 in each weight."""
 
 MOST_HARMED = 0.02
 """Of those accepted, the share that may lose more than `HARM` dB."""
@@ -123,27 +121,22 @@ class Cases(NamedTuple):
 
 
 def fitted(x: Float[np.ndarray, "n k"], helps: Bool[np.ndarray, " n"]) -> tuple[float, Float[np.ndarray, " k"]]:
-    """Intercept and weights of a logistic regression, regularized as if each column had deviation 1, by Newton's steps.
+    """Intercept and weights of a logistic regression, regularized as if each column had deviation 1.
 
     Source: Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, 2nd ed., section 4.4.
     """
     mean, deviation = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-6)
-    z = np.column_stack([np.ones(len(x)), (x - mean) / deviation])
-    ridge = PENALTY * np.diag([1e-6, *np.ones(x.shape[1])])
-    w = np.zeros(z.shape[1])
-    for _ in range(NEWTON_STEPS):
-        p = sigmoid(z @ w)
-        step = np.linalg.solve((z.T * (p * (1 - p))) @ z + ridge, z.T @ (helps - p) - ridge @ w)
-        w = w + step / max(1.0, float(np.abs(step).max()))
-        if np.abs(step).max() < 1e-6:
-            break
+    z = (x - mean) / deviation
+
+    def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
+        score = w[0] + z @ w[1:]
+        surplus = special.expit(score) - helps
+        value = np.logaddexp(0, np.where(helps, -score, score)).sum() + PENALTY / 2 * (w[1:] ** 2).sum()
+        return float(value), np.array([surplus.sum(), *(z.T @ surplus + PENALTY * w[1:])])
+
+    w = optimize.minimize(loss, np.zeros(1 + x.shape[1]), jac=True, options={"gtol": 1e-6}).x
     weights = w[1:] / deviation
     return float(w[0] - weights @ mean), weights
-
-
-def sigmoid(score: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """1 / (1 + exp(-score))."""
-    return 1 / (1 + np.exp(-np.clip(score, -30, 30)))
 
 
 def cross_validated(cases: Cases) -> Float[np.ndarray, " n"]:
@@ -153,7 +146,7 @@ def cross_validated(cases: Cases) -> Float[np.ndarray, " n"]:
         mine = fold == k
         if len(np.unique(cases.helps[~mine])) == 2:
             intercept, weights = fitted(cases.evidence[~mine], cases.helps[~mine])
-            confidence[mine] = sigmoid(intercept + cases.evidence[mine] @ weights)
+            confidence[mine] = special.expit(intercept + cases.evidence[mine] @ weights)
     return confidence
 
 
@@ -273,7 +266,7 @@ def run(options: Options) -> None:
             f"Of {of}. Worse: of those accepted, by more than {HARM} dB. Gains in dB; less than known: median of what "
             "is lacking to the true kernel."
         )
-        present = sigmoid(INTERCEPT + cases.evidence @ np.array(list(WEIGHTS.values())))
+        present = special.expit(INTERCEPT + cases.evidence @ np.array(list(WEIGHTS.values())))
         pictures = judged(blurred, rows, cases, present)
         lines = [accepted_at(threshold, pictures) for threshold in THRESHOLDS]
         run.table(f"Accepted by the gate as it stands ({TRUSTED})", columns, lines, notes=[note])
