@@ -48,6 +48,7 @@ row, column = (n // 2 for n in true.shape)
 truth = sharp.pixels[row : row + height, column : column + width]
 told = hj.restore_photograph(blurred, "deblur", kernel="disk:4")
 pictures = {"blurred": blurred.pixels, "estimated kernel": done.image.pixels, "known kernel": told.image.pixels}
+# sphinx_gallery_thumbnail_number = 2
 show({f"{name}, {hj.metrics.psnr(picture, truth):.1f} dB": picture for name, picture in pictures.items()})
 
 # %%
