@@ -59,14 +59,12 @@ class Family(NamedTuple):
             starts: numbers, of which the best are started from.
         """
 
-        def at(numbers: Iterable[float]) -> float:
-            return cost(self.kernel([float(n) for n in numbers], side))
+        def at(numbers: Float[np.ndarray, " n"]) -> float:
+            return cost(self.kernel(numbers.tolist(), side))
 
-        first = min(starts, key=at)
+        first = min((np.array(start, np.float64) for start in starts), key=at)
         steps = [0.15 * n if i < len(self.least) else 8.0 for i, n in enumerate(first)]
-        simplex = [np.array(first)] + [
-            np.array(first) + step * unit for step, unit in zip(steps, np.eye(len(first)), strict=True)
-        ]
+        simplex = [first] + [first + step * unit for step, unit in zip(steps, np.eye(len(first)), strict=True)]
         options = {"maxfev": EVALUATIONS, "xatol": 0.02, "fatol": 1e-9, "initial_simplex": np.array(simplex)}
         return tuple(float(n) for n in optimize.minimize(at, first, method="Nelder-Mead", options=options).x)
 
