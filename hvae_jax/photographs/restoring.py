@@ -176,7 +176,7 @@ def restore_photograph(
 
     found = None
     known = task in ("denoise", "jpeg") or (task == "deblur" and boundary == "natural" and not is_linear)
-    if known and prior.image_size is None and noise_std is None and not noise_gain:
+    if image.jpeg is not None and known and prior.image_size is None and noise_std is None and not noise_gain:
         before = noise_before(image, task)
         found = pose_jpeg(image, degradation, prior, before, multiple)
     if found is None:
