@@ -141,7 +141,7 @@ class PatchBlock(LatentBlock):
     dtype: Any = None
     unroll_blocks: bool = False
 
-    def setup(self):
+    def setup(self) -> None:
         r = self.resolution
         block: dict[str, Any] = {"kernel_size": r.kernel_size, "activation": self.activation, "dtype": self.dtype}
         residual = {"init_scale": self.init_scale, **block}
@@ -213,7 +213,7 @@ class PatchVDVAE(nn.Module):
     unroll: bool = False
     dtype: Any = None
 
-    def setup(self):
+    def setup(self) -> None:
         config = self.config
         resolutions = config.resolutions
         count = len(resolutions)

@@ -197,7 +197,7 @@ class VDVAEBlock(LatentBlock):
     kernel_size: int
     init_scale: float
 
-    def setup(self):
+    def setup(self) -> None:
         block: dict[str, Any] = {"width": self.bottleneck, "kernel_size": self.kernel_size, "activation": "gelu"}
         statistics = 2 * self.latent_channels
         self.prior_net = Bottleneck(features=statistics + self.width, residual=False, init_scale=0, **block)
@@ -229,7 +229,7 @@ class VDVAE(nn.Module):
     config: VDVAEConfig
     unroll: bool = False
 
-    def setup(self):
+    def setup(self) -> None:
         config = self.config
         resolutions = config.resolutions
         coarser = resolutions[:-1]
