@@ -8,7 +8,7 @@ import os
 import platform
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -71,13 +71,12 @@ class Journal:
 
     Args:
         path: the file; it and its folder are made if they are missing.
-        others: of other processes, whose results are known too.
 
     Raises:
         OSError: the file cannot be read or written.
     """
 
-    def __init__(self, path: Path, others: Iterable[Path] = ()) -> None:
+    def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         with path.open("a+", encoding="utf-8") as file:
@@ -86,9 +85,8 @@ class Journal:
             if text and not text.endswith("\n"):  # no other line shall continue the one that was cut
                 file.write("\n")
         self._results: dict[tuple[str, str], dict[str, Any]] = {}
-        for known in dict.fromkeys([path, *others]):
-            for row in read_rows(known):
-                self._results[row["settings"], _canonical(row["key"])] = row["values"]
+        for row in read_rows(path):
+            self._results[row["settings"], _canonical(row["key"])] = row["values"]
 
     def find(self, settings: Mapping[str, Any], key: Mapping[str, Any]) -> dict[str, Any] | None:
         """A result that was kept, or None.
@@ -97,23 +95,25 @@ class Journal:
             settings: what it depends on, of JSON's types.
             key: what it is the result of, of JSON's types.
         """
-        return self._results.get((_digest(settings), _canonical(key)))
+        return self._results.get((digest_of(settings), _canonical(key)))
 
-    def keep(self, settings: Mapping[str, Any], key: Mapping[str, Any], values: dict[str, Any]) -> None:
-        """Add a result, of JSON's types, and write it at once; see `find`."""
-        digest = _digest(settings)
+    def keep(self, settings: Mapping[str, Any], key: Mapping[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+        """Add a result, of JSON's types, and write it at once; see `find`. Returns the line; see `read_rows`."""
+        digest = digest_of(settings)
+        row = {"settings": digest, "key": key, "values": values}
         self._results[digest, _canonical(key)] = values
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"settings": digest, "key": key, "values": values}) + "\n")
+            file.write(json.dumps(row) + "\n")
+        return row
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The lines of a journal that are whole: settings, key and values each."""
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(ValueError, TypeError):
+        with contextlib.suppress(ValueError, TypeError, KeyError):
             row = json.loads(line)
-            if {"settings", "key", "values"} <= set(row) and isinstance(row["key"], dict):
+            if "settings" in row and isinstance(row["key"], dict) and isinstance(row["values"], dict):
                 rows.append(row)
     return rows
 
@@ -122,7 +122,8 @@ def _canonical(values: Mapping[str, Any]) -> str:
     return json.dumps(values, sort_keys=True)
 
 
-def _digest(settings: Mapping[str, Any]) -> str:
+def digest_of(settings: Mapping[str, Any]) -> str:
+    """What tells settings of JSON's types from others."""
     return hashlib.sha256(_canonical(settings).encode()).hexdigest()[:16]
 
 

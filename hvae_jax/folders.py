@@ -7,12 +7,13 @@ import functools
 import hashlib
 import io
 import sys
-from collections.abc import Mapping, Sequence, Set
+import time
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import hvae_jax as hj
-from hvae_jax.files import Journal, read_rows
+from hvae_jax.files import Journal, digest_of, read_rows
 
 MANIFEST = ".hvae-jax.jsonl"
 """Beside the results of a folder: how each was made, a line of JSON each."""
@@ -81,15 +82,18 @@ class Plan:
         return job.result.relative_to(self.folder).as_posix()
 
 
-def plan(inputs: Sequence[str], out: str, *, recursive: bool = False, pages: bool = False) -> Plan:
+def plan(
+    inputs: Sequence[str], out: str, *, recursive: bool = False, pages: bool = False, besides: str | None = None
+) -> Plan:
     """Find the pictures and where their results go.
 
     Args:
         inputs: files, folders, or "-" alone for standard input.
         out: a file for one picture, "-" for standard output, or a folder (it exists, ends in a slash, has no ending, or
             there are several pictures).
-        recursive: sub-folders too; results are in sub-folders of the same names.
+        recursive: sub-folders too, but not those where results go; results are in sub-folders of the same names.
         pages: each page of a TIFF file is a picture; its number goes into the result's name.
+        besides: where other results go.
 
     Returns:
         The plan.
@@ -108,6 +112,9 @@ def plan(inputs: Sequence[str], out: str, *, recursive: bool = False, pages: boo
     skipped: list[Path] = []
     for path in map(Path, inputs):
         files, others = hj.images.survey(path, recursive=recursive)
+        results = [Path(where).resolve() for where in (out, besides) if where is not None] if path.is_dir() else []
+        within = [where for where in results if path.resolve() in where.parents]
+        files = [file for file in files if not any(where in file.resolve().parents for where in within)]
         found += [(file, file.relative_to(path) if path.is_dir() else Path(file.name)) for file in files]
         skipped += others
     sources = {file.resolve() for file, _ in found}
@@ -212,44 +219,64 @@ class Manifest:
         self._settings = settings
         self._name = f"{MANIFEST.removesuffix('.jsonl')}-{writer}.jsonl" if writer else MANIFEST
         self._journals: dict[Path, Journal] = {}
-        self._without: set[Path] = set()
+        self._last: dict[Path, dict[tuple[Any, Any], dict[str, Any]]] = {}
 
-    def done(self, job: Job) -> bool:
-        """Whether a result is there, made from this very file with these settings."""
-        if job.file is None or job.result is None or not job.result.exists() or not self._is_kept(job.result.parent):
-            return False
-        return self._journal(job).find(self._settings, job.key) is not None
+    def wrote(self, job: Job) -> dict[str, Any] | None:
+        """What was noted of a result that is there, made from this very file with these settings; else None.
+
+        What was written last counts: with other settings it has been replaced.
+        """
+        if job.file is None or job.result is None or not job.result.exists():
+            return None
+        row = self._written(job.result.parent).get((job.result.name, job.page))
+        is_of_this = row is not None and (row["settings"], row["key"]) == (digest_of(self._settings), job.key)
+        return row["values"] if row is not None and is_of_this else None
+
+    def done(self, job: Job, uncertainty: Path | None = None) -> bool:
+        """Whether nothing is left to do: of the map of its uncertainty neither, where one can be had."""
+        about = self.wrote(job)
+        return about is not None and (uncertainty is None or uncertainty.exists() or not about.get("map", True))
+
+    def forget(self) -> None:
+        """Read the manifests anew when they are needed, for others may have written since."""
+        self._last.clear()
 
     def add(self, job: Job, **about: Any) -> None:
         """Note that a result was written, if it is one of a folder's."""
-        if job.several:
-            self._journal(job).keep(self._settings, job.key, about)
+        if job.several and job.result is not None:
+            row = self._journal(job).keep(self._settings, job.key, {**about, "time": time.time()})
+            self._written(job.result.parent)[job.result.name, job.page] = row
 
     def add_failure(self, job: Job, sentence: str) -> None:
         """Note what was wrong with a picture, if it is one of a folder's."""
         if job.several and job.file is not None and job.file.exists():
-            about = {"file": str(job.file), "error": sentence}
+            about = {"file": str(job.file), "error": sentence, "time": time.time()}
             self._journal(job).keep({"failure": True}, job.key, about)
 
-    def _is_kept(self, folder: Path) -> bool:
-        """Whether there is a manifest; looked for once, for a folder may have very many files."""
-        if folder in self._journals:
-            return True
-        if folder not in self._without and not manifests(folder):
-            self._without.add(folder)
-        return folder not in self._without
+    def _written(self, folder: Path) -> dict[tuple[Any, Any], dict[str, Any]]:
+        """The last row of each result and page in a folder; read once, for there may be very many."""
+        if folder not in self._last:
+            rows = in_order(manifests(folder))
+            made = (row for row in rows if "error" not in row["values"])
+            self._last[folder] = {(row["key"].get("result"), row["key"].get("page")): row for row in made}
+        return self._last[folder]
 
     def _journal(self, job: Job) -> Journal:
         assert job.result is not None
         folder = job.result.parent
         if folder not in self._journals:
-            self._journals[folder] = Journal(folder / self._name, manifests(folder))
+            self._journals[folder] = Journal(folder / self._name)
         return self._journals[folder]
 
 
 def manifests(folder: Path) -> list[Path]:
     """The manifests beside the results in a folder."""
     return sorted(folder.glob(f"{MANIFEST.removesuffix('.jsonl')}*.jsonl"))
+
+
+def in_order(paths: Iterable[Path]) -> list[dict[str, Any]]:
+    """The rows of manifests as they were written, by the clocks of those who wrote them."""
+    return sorted((row for path in paths for row in read_rows(path)), key=lambda row: row["values"].get("time", 0.0))
 
 
 class Summary(NamedTuple):
@@ -278,9 +305,9 @@ def summary(folder: Path) -> Summary:
         raise ValueError(f"{folder}: expected a folder of results with a manifest, as restore makes them, got none")
     results: dict[tuple[Path, Any], dict[str, Any]] = {}
     failures: dict[tuple[Path, Any], dict[str, Any]] = {}
-    for path in found:
-        for row in read_rows(path):
-            key = (path.parent / row["key"]["result"], row["key"]["page"])
+    for parent in dict.fromkeys(path.parent for path in found):
+        for row in in_order(path for path in found if path.parent == parent):
+            key = (parent / row["key"]["result"], row["key"]["page"])
             into, other = (failures, results) if "error" in row["values"] else (results, failures)
             into[key] = row["values"]
             other.pop(key, None)  # what came last counts

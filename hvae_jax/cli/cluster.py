@@ -71,10 +71,13 @@ class Restorer:
         """
         said = io.StringIO()
         job = Job(Path(row["file"]), row["page"], Path(row["result"]), several=True)
+        target = None if row["map"] is None else Path(row["map"])
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             try:
                 self._run = self._run or self._prepare()
-                code = self._run([(job, None if row["map"] is None else Path(row["map"]))])
+                if not self._run.manifest.done(job, target):
+                    self._run.manifest.forget()  # another actor may have done it, and been lost before it said so
+                code = self._run([(job, target)])
             except Exception as error:  # Ray would try it again, and tell nobody
                 code = 2
                 typer.echo(f"{platform.node()}: {sentence_of(error) or f'{job}: a bug, {error!r}'}")
@@ -83,7 +86,7 @@ class Restorer:
 
 def absolute(path: Path | str | None) -> str | None:
     """The path of a file here, as the actors see it; a kernel in words and a prior's name as they are."""
-    return str(Path(path).resolve()) if path is not None and (isinstance(path, Path) or Path(path).exists()) else path
+    return os.path.abspath(path) if path is not None and (isinstance(path, Path) or Path(path).exists()) else path
 
 
 def restore_on_cluster(targets: Sequence[tuple[Job, Path | None]], given: Any, address: str, actors: int | None) -> int:

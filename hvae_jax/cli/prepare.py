@@ -122,6 +122,7 @@ def prepare(given: Any, several: bool, writer: str) -> Run:
         manifest=folders.Manifest(settings, writer),
         reference=given.reference,
         side=None if side is None else side * degradation.factor,
+        values=values,
         note=missing_in_words(observed),
         overwrite=given.overwrite,
         resume=given.resume and not given.overwrite and several,

@@ -20,6 +20,8 @@ from hvae_jax.cli.shared import GREY_LEVELS, complain, naming, sentence_of
 if TYPE_CHECKING:  # imported when it is used, so that `--help` does not wait for it
     import numpy as np
 
+    from hvae_jax.photographs.posing import Range
+
 WHITE = 50
 """The half-width (or deviation) in grey levels that is white in the pictures of `--uncertainty`."""
 LEVEL = 0.9
@@ -153,10 +155,12 @@ def plan_maps(
         return [None] * len(plan.jobs)
     if uncertainty == folders.STANDARD:
         raise ValueError("expected a file or a folder for --uncertainty, got -")
-    maps = [job.result for job in folders.plan(inputs, uncertainty, recursive=recursive, pages=pages).jobs]
-    results = {job.result.resolve() for job in plan.jobs if job.result is not None}
+    results = None if plan.folder is None else str(plan.folder)
+    planned = folders.plan(inputs, uncertainty, recursive=recursive, pages=pages, besides=results)
+    maps = [job.result for job in planned.jobs]
+    taken = {job.result.resolve() for job in plan.jobs if job.result is not None}
     for target in maps:
-        if target is not None and target.resolve() in results:
+        if target is not None and target.resolve() in taken:
             raise ValueError(f"{target}: expected another file for --uncertainty than for --out, got the same")
     return [*maps]
 
@@ -168,11 +172,13 @@ def write_map(path: Path, done: hj.Restored, overwrite: bool) -> None:
     exact = path.suffix.lower() in (".npy", ".tif", ".tiff")
     values = done.uncertainty(LEVEL)
     picture = values if exact else done.uncertainty_picture(LEVEL, WHITE / GREY_LEVELS)
-    hj.images.write_image(path, picture, bit_depth=32 if exact else 8, overwrite=overwrite)
+    hj.images.write_image(path, picture, bit_depth=32 if exact else 8, overwrite=overwrite, finite=not exact)
     calibrated = done.calibration is not None
     what = f"{LEVEL:.0%} of the pixels are within" if calibrated else "not calibrated for this task; draws differ by"
     scale = "" if exact else f"; white is {WHITE}"
-    typer.echo(f"{path}: {what} {GREY_LEVELS * np.nanmean(values):.2f} of {GREY_LEVELS} on average{scale}")
+    known = values[np.isfinite(values)]
+    mean = f"{GREY_LEVELS * known.mean():.2f} of {GREY_LEVELS} on average" if known.size else "nothing that is known"
+    typer.echo(f"{path}: {what} {mean}{scale}")
 
 
 def reference_of(reference: Path | None, file: Path | None) -> Path | None:
@@ -194,8 +200,15 @@ def fitted(path: Path, side: int | None) -> hj.images.Image:
     return fit(hj.read_photograph(path), side)
 
 
-def quality_in_words(before: hj.images.Image, done: hj.Restored, reference: Path | None) -> str:
-    """PSNR, SSIM and, where it is defined, LPIPS in words, of the input too where it has the result's size."""
+def quality_in_words(before: hj.images.Image, done: hj.Restored, reference: Path | None, values: Range | None) -> str:
+    """PSNR, SSIM and, where it is defined, LPIPS in words, of the input too where it has the result's size.
+
+    Args:
+        before: the input.
+        done: its restoration.
+        reference: the clean image, if there is one.
+        values: of all of them, that are black and white; None for 0 and 1.
+    """
     from hvae_jax.metrics import LPIPS_SIDE, lpips, psnr, ssim
 
     if reference is None:
@@ -205,7 +218,9 @@ def quality_in_words(before: hj.images.Image, done: hj.Restored, reference: Path
     if clean.shape != after.shape:  # both were resized
         clean = hj.images.fit_square(clean, len(after))
         before = before._replace(pixels=hj.images.fit_square(before.pixels, len(after)))
-    pictures = (before.pixels, after) if before.pixels.shape == after.shape else (after,)
+    pictures: tuple[np.ndarray, ...] = (before.pixels, after) if before.pixels.shape == after.shape else (after,)
+    if values is not None:
+        clean, pictures = values.to_unit(clean), tuple(map(values.to_unit, pictures))
     decibels = " -> ".join(f"{psnr(picture, clean):.2f}" for picture in pictures)
     similarity = " -> ".join(f"{ssim(picture, clean):.3f}" for picture in pictures)
     words = f"; PSNR {decibels} dB, SSIM {similarity}"

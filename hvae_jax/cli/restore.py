@@ -282,13 +282,15 @@ def restore(
     """
     given = types.SimpleNamespace(**locals())
     check_options(given)
-    plan = folders.plan(inputs, out, recursive=recursive, pages=pages)
+    plan = folders.plan(inputs, out, recursive=recursive, pages=pages, besides=uncertainty)
     if plan.skipped:
         names = ", ".join(f"{file} (no such format)" for file in plan.skipped[:MOST_NAMED])
         more = ", ..." if len(plan.skipped) > MOST_NAMED else ""
         typer.echo(f"{len(plan.skipped)} file{'s' * (len(plan.skipped) > 1)} skipped: {names}{more}", err=True)
     if cluster is not None and not plan.several:
         raise ValueError("expected a folder or several images for --cluster, got one image")
+    if cluster is not None and shard is not None:
+        raise ValueError("expected --shard or --cluster, got both")
     is_shared = plan.several and cluster is None
     share = folders.Shard.of(shard, os.environ) if is_shared else folders.Shard()
     targets = [*zip(plan.jobs, plan_maps(inputs, uncertainty, plan, recursive=recursive, pages=pages), strict=True)]

@@ -47,6 +47,7 @@ class Run:
         manifest: how the results were made.
         reference: the clean image, or a folder of them.
         side: of results that are resized.
+        values: that are black and white; None where pictures tell.
         note: what is said of each, at the end of its line.
         overwrite: whether results may be replaced.
         resume: whether those that are done are left out.
@@ -64,6 +65,7 @@ class Run:
     manifest: folders.Manifest
     reference: Path | None
     side: int | None
+    values: tuple[float, float] | None
     note: str
     overwrite: bool
     resume: bool
@@ -92,7 +94,7 @@ class Run:
         for job, uncertainty in missing:
             for path in (job.result, uncertainty):
                 if path is not None:
-                    hj.images.check_writable(path, self.overwrite)
+                    hj.images.check_writable(path, self._may_replace(job))
         pictures, failures = Pictures(), Failures(self.keep_going, self.manifest)
         for job, _ in missing[:CHECKED_FIRST]:  # the last file's mistake is known before the first is restored
             with failures.of(job):
@@ -118,13 +120,17 @@ class Run:
 
     def missing(self, targets: Sequence[Target]) -> list[Target]:
         """The pictures that are not done."""
-        missing = [target for target in targets if not (self.resume and self.manifest.done(target[0]))]
+        missing = [target for target in targets if not (self.resume and self.manifest.done(*target))]
         if len(missing) < len(targets):
             typer.echo(
                 f"{len(targets) - len(missing)} of {len(targets)} are done already "
                 "(--no-resume or --overwrite restores them anew)"
             )
         return missing
+
+    def _may_replace(self, job: Job) -> bool:
+        """Whether its result may be written where there is one: it was asked for, or is of this command, stopped."""
+        return self.overwrite or (self.resume and self.manifest.wrote(job) is not None)
 
     def _checked(self, picture: hj.images.Image, job: Job) -> hj.images.Image:
         shape = self.check(picture)
@@ -150,13 +156,22 @@ class Run:
         if done.status is hj.Status.NOT_FINITE:
             failures.add(job, f"the iteration diverged after {done.iterations} steps; {where} was not written")
             return
+        from hvae_jax.images.formats import FITS, NPY, TIFF
+        from hvae_jax.photographs.posing import range_of
+
+        replaces, values = self._may_replace(job), range_of(picture, self.values)
         result = done.image._replace(metadata=hj.images.Metadata()) if self.strip else done.image
+        words = f"{done.in_words(seconds)}{self.note}"
+        if values is not None and (job.result is None or job.result.suffix.lower() not in NPY + TIFF + FITS):
+            result = result._replace(pixels=values.to_unit(result.pixels))
+            words += f"; its values from {values.low:g} to {values.high:g} are black to white in the file"
         if job.result is None:
             write_standard_output(result)
         else:
-            hj.write_photograph(job.result, result, overwrite=self.overwrite)
-        words = f"{done.in_words(seconds)}{self.note}"
-        words += quality_in_words(picture, done, reference_of(self.reference, job.file))
+            hj.write_photograph(job.result, result, overwrite=replaces)
+            about = {"noise_std": round(GREY_LEVELS * done.noise_std, 3), "warnings": list(done.warnings)}
+            self.manifest.add(job, **about, map=done.deviation is not None)
+        words += quality_in_words(picture, done, reference_of(self.reference, job.file), values)
         typer.echo(f"{where}: {words}", err=self.out_is_standard)
         if self.save_kernel is not None and done.estimate is not None and done.estimate.kernel is not None:
             hj.images.write_kernel(self.save_kernel, done.estimate.kernel, overwrite=self.overwrite)
@@ -164,12 +179,10 @@ class Run:
             typer.echo(f"{job}: {warning}", err=True)
         if self.strict and done.warnings:
             failures.count += 1
-        if uncertainty is not None and done.deviation is None:
+        if uncertainty is not None and done.deviation is not None:
+            write_map(uncertainty, done, replaces)
+        elif uncertainty is not None and not done.left:  # of which a warning tells
             failures.add(job, f"{uncertainty} was not written, as there is nothing to draw from")
-            return
-        if uncertainty is not None:
-            write_map(uncertainty, done, self.overwrite)
-        self.manifest.add(job, noise_std=round(GREY_LEVELS * done.noise_std, 3), warnings=list(done.warnings))
 
 
 def _ahead(targets: Sequence[Target], pictures: Pictures) -> Iterator[tuple[Target, Callable[[], Any]]]:

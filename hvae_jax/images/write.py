@@ -58,6 +58,7 @@ def write_image(
     overwrite: bool = False,
     metadata: Metadata = NOTHING,
     premultiplied: bool = False,
+    finite: bool = True,
 ) -> None:
     """Write an image, all or nothing: a failure leaves neither a part of it nor a temporary file.
 
@@ -74,6 +75,7 @@ def write_image(
         overwrite: whether an existing file may be replaced.
         metadata: what the file is to say besides, where its format can.
         premultiplied: whether a TIFF file is to hold pixels times alpha.
+        finite: whether NaN and infinity are refused; where they are not, the file must hold floats.
 
     Raises:
         ImageError: the values are not an image, or the file cannot be written.
@@ -90,6 +92,7 @@ def write_image(
         alpha=alpha,
         metadata=metadata,
         premultiplied=premultiplied,
+        finite=finite,
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,6 +111,7 @@ def encode_image(
     alpha: ArrayLike | None = None,
     metadata: Metadata = NOTHING,
     premultiplied: bool = False,
+    finite: bool = True,
 ) -> None:
     """Write an image into an open file; see `write_image`.
 
@@ -120,6 +124,7 @@ def encode_image(
         alpha: see there.
         metadata: see there.
         premultiplied: see there.
+        finite: see there.
 
     Raises:
         ImageError: the values are not an image, or the format cannot hold it.
@@ -127,6 +132,9 @@ def encode_image(
     if bit_depth not in (8, 16, 32):
         raise ImageError(f"{name}: expected a bit depth of 8, 16 or 32, got {bit_depth}")
     values = _stack_channels(name, pixels, None if suffix in (*JPEG, *BMP, *FITS) else alpha)
+    holds_floats = suffix in (*NPY, *FITS) or (suffix in TIFF and bit_depth == 32)
+    if not (np.isfinite(values).all() or (holds_floats and not finite)):
+        raise ImageError(f"{name}: expected finite pixels to write, got NaN or infinity")
     metadata = metadata.sized(*values.shape[:2]).for_channels(1 if values.shape[-1] < 3 else 3)
     try:
         if suffix in NPY:
@@ -159,8 +167,6 @@ def _stack_channels(name: str, pixels: ArrayLike, alpha: ArrayLike | None) -> np
         if opacity.shape not in (values.shape[:2], (*values.shape[:2], 1)):
             raise ImageError(f"{name}: expected alpha of shape {values.shape[:2]}, got {opacity.shape}")
         values = np.concatenate([values, opacity.reshape(*values.shape[:2], 1)], axis=-1)
-    if not np.isfinite(values).all():
-        raise ImageError(f"{name}: expected finite pixels to write, got NaN or infinity")
     return values
 
 

@@ -135,6 +135,8 @@ class Restored(NamedTuple):
 
 def left_as_it_was(image: Image, estimate: KernelEstimate, unit: float, warnings: list[str]) -> Restored:
     """A photograph whose blur is not known."""
+    if image.missing is not None and image.missing.any():
+        warnings.append(f"{int(image.missing.sum())} missing pixels (NaN) were not filled: they are 0")
     return Restored(
         image=image._replace(missing=None, jpeg=None),
         noise_std=estimate.noise_std,

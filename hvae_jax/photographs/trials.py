@@ -106,5 +106,9 @@ def solve_checked(
             f"oscillated; {GREY_LEVELS * solved.std:.1f} were assumed"
         )
     if not given and (too_sharp or not helped):
-        return solved._replace(pixels=enlarge(image.pixels, degradation.factor), left=True), hidden
+        pixels = enlarge(image.pixels, degradation.factor)
+        if image.missing is not None:  # which show nothing that could be left
+            lost = enlarge(image.missing[..., None].astype(np.float32), degradation.factor) > 0
+            pixels = np.where(lost, solved.pixels, pixels)
+        return solved._replace(pixels=pixels, left=True), hidden
     return solved, unusable
