@@ -12,6 +12,7 @@ import pytest
 
 from hvae_jax import cli, images
 from hvae_jax.cli import cluster
+from hvae_jax.cli.run import Run
 
 SCRIPT = """
 import sys, threading, time
@@ -103,7 +104,7 @@ def test_what_an_actor_answers(prior_folder, tmp_path, monkeypatch):
     lost = cluster.Restorer({**vars(given), "prior": str(tmp_path / "elsewhere")})(rows[0])
     assert lost["code"] == 2
     assert "elsewhere" in lost["said"]
-    monkeypatch.setattr(actor, "_run", lambda _: 1 / 0)
+    monkeypatch.setattr(Run, "__call__", lambda *_: 1 / 0)
     assert "a bug, ZeroDivisionError" in actor(rows[0])["said"]
 
 
