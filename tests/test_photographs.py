@@ -171,6 +171,7 @@ def test_estimates_refuse_integers():
 # Nobody's picture gets worse
 
 
+@pytest.mark.slow
 def test_a_blurred_jpeg_gains(photo, tmp_path):
     """Quality 92, blurred by gaussian:2: noise of half a grey level was estimated once, and 8 dB were lost."""
     y, clean = degraded(photo, "gaussian:2", 0)
@@ -217,6 +218,7 @@ def test_the_noise_that_a_blurred_picture_is_restored_with(photo, monkeypatch, g
     assert levels[-1] == pytest.approx(level)
 
 
+@pytest.mark.slow
 def test_weak_noise_is_left_where_the_prior_would_take_more(photo, monkeypatch):
     rng = np.random.default_rng(0)
     noisy = (photo + 1 / 255 * rng.standard_normal(photo.shape)).astype(np.float32)
@@ -256,6 +258,7 @@ def test_too_little_noise_is_noticed(photo, monkeypatch):
     assert psnr(done.image.pixels, clean) > psnr(y, clean)
 
 
+@pytest.mark.slow
 def test_noise_that_a_jpeg_hides_does_no_harm(photo):
     y, clean = degraded(photo[:96, :96], "disk:4", 8)
     shown = hj.read_photograph(io.BytesIO(as_jpeg(y, 90)))

@@ -100,6 +100,7 @@ def test_pictures_that_are_left_are_done_without_a_map(run):
     assert "1 of 1 are done already" in out
 
 
+@pytest.mark.slow
 def test_the_maps_of_cut_outs_have_holes_and_are_made_anew(run, tmp_path):
     opacity = np.ones((64, 64), np.float32)
     opacity[:10] = 0

@@ -157,6 +157,7 @@ def described(prior):
     return json.loads((prior / "prior.json").read_text())
 
 
+@pytest.mark.slow
 def test_the_command(prior, photos, tmp_path, monkeypatch, capsys):
     before = (prior / "prior.json").read_bytes()
     options = ["--count", "2", "--size", "16", "--tasks", "denoise", "--noise-std", "5,20", "--rounds", "1"]
