@@ -216,7 +216,7 @@ class Manifest:
     """
 
     def __init__(self, settings: Mapping[str, Any], writer: str = "") -> None:
-        self._settings = settings
+        self._settings, self._digest = settings, digest_of(settings)
         self._name = f"{MANIFEST.removesuffix('.jsonl')}-{writer}.jsonl" if writer else MANIFEST
         self._journals: dict[Path, Journal] = {}
         self._last: dict[Path, dict[tuple[Any, Any], dict[str, Any]]] = {}
@@ -229,7 +229,7 @@ class Manifest:
         if job.file is None or job.result is None or not job.result.exists():
             return None
         row = self._written(job.result.parent).get((job.result.name, job.page))
-        is_of_this = row is not None and (row["settings"], row["key"]) == (digest_of(self._settings), job.key)
+        is_of_this = row is not None and (row["settings"], row["key"]) == (self._digest, job.key)
         return row["values"] if row is not None and is_of_this else None
 
     def done(self, job: Job, uncertainty: Path | None = None) -> bool:

@@ -75,7 +75,7 @@ class Restorer:
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             try:
                 self._run = self._run or self._prepare()
-                if not self._run.manifest.done(job, target):
+                if self._run.resume and Path(row["result"]).exists() and not self._run.manifest.done(job, target):
                     self._run.manifest.forget()  # another actor may have done it, and been lost before it said so
                 code = self._run([(job, target)])
             except Exception as error:  # Ray would try it again, and tell nobody
