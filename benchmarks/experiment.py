@@ -2,7 +2,6 @@
 
 import csv
 import datetime
-import hashlib
 import importlib.metadata
 import io
 import json
@@ -23,7 +22,7 @@ from rich.table import Table
 
 from benchmarks.methods import Method
 from benchmarks.problems import Problem
-from hvae_jax.files import Journal, write_atomically
+from hvae_jax.files import Journal, digest_of, write_atomically
 from hvae_jax.images import Squares, write_image
 from hvae_jax.metrics import lpips, psnr, ssim
 from hvae_jax.prior import Prior
@@ -318,7 +317,7 @@ def in_words(value: Any) -> str:
 
 def solver_version(prior: Prior, tables: str = "settings") -> str:
     """A digest of a prior's recommended settings or calibration: one that was tuned again is measured again."""
-    return hashlib.sha256(json.dumps(prior.info.get(tables), sort_keys=True).encode()).hexdigest()[:16]
+    return digest_of(prior.info.get(tables))
 
 
 def plus_minus(mean: float, error: float, digits: int, sign: bool = False) -> str:

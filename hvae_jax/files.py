@@ -118,13 +118,13 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _canonical(values: Mapping[str, Any]) -> str:
+def _canonical(values: Any) -> str:
     return json.dumps(values, sort_keys=True)
 
 
-def digest_of(settings: Mapping[str, Any]) -> str:
-    """What tells settings of JSON's types from others."""
-    return hashlib.sha256(_canonical(settings).encode()).hexdigest()[:16]
+def digest_of(values: Any) -> str:
+    """What tells values of JSON's types, settings for example, from others."""
+    return hashlib.sha256(_canonical(values).encode()).hexdigest()[:16]
 
 
 WITHDRAWN: Mapping[str, Any] = {"noise_conditional_latents": False, "lipschitz_weight": 0.0}

@@ -1,7 +1,6 @@
 """The calibration of a prior's intervals on photographs, for all tasks and noise levels; `restoration.calibration`."""
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +9,8 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
-from hvae_jax.files import writing
+import hvae_jax as hj
+from hvae_jax.files import digest_of, writing
 from hvae_jax.images import Squares
 from hvae_jax.images.formats import FilePath
 from hvae_jax.operators import Inpainting
@@ -20,7 +20,7 @@ from hvae_jax.restoration.calibration import LEVELS, local_contrast, local_devia
 from hvae_jax.restoration.posterior import ANNEALING
 from hvae_jax.tuning.cases import Case, cases_of, pose, tuning_kernels
 from hvae_jax.tuning.search import Row
-from hvae_jax.tuning.settings import TUNED, Progress, check, still_there, version
+from hvae_jax.tuning.settings import TUNED, Progress, check, still_there
 
 CALIBRATED_NOISE_LEVELS = (1.0, 2.55, 5.0, 7.65, 12.75, 25.5, 50.0)
 """In grey levels of 255."""
@@ -90,8 +90,9 @@ def calibrate(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     about = {"prior": prior.digest, "settings": prior.info.get("settings"), "images": images.digest, "seed": seed}
-    about |= {"version": version(), "annealing": ANNEALING, "kernels": hashlib.sha256(kernels.tobytes()).hexdigest()}
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+    about |= {"kernels": hashlib.sha256(kernels.tobytes()).hexdigest()}
+    about |= {"version": hj.__version__, "annealing": ANNEALING}
+    digest = digest_of(about)
     cases = cases_of(tasks, noise_levels)
     tables: dict[str, list[Row]] = {}
     for done, (task, factor, sigma) in enumerate(cases):

@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import importlib.metadata
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from jaxtyping import Float
 
+import hvae_jax as hj
 from hvae_jax.files import Journal
 from hvae_jax.images import Squares
 from hvae_jax.images.formats import FilePath
@@ -113,7 +113,7 @@ def tune(
     check(prior, images.pixels.shape[1], tasks, noise_levels, kernels)
     journal = Journal(Path(folder) / "measured.jsonl")
     settings = {"prior": prior.digest, "config": repr(prior.config), "images": images.digest, "seed": seed}
-    settings["version"] = version()
+    settings["version"] = hj.__version__  # another one may restore otherwise
     blurs = {"kernels": hashlib.sha256(kernels.tobytes()).hexdigest()}
     searches = cases_of(tasks, noise_levels)
     tables: dict[str, list[Row]] = {}
@@ -154,14 +154,6 @@ def check(
         raise ValueError(f"expected squares with a multiple of {multiple} pixels along each side, got {size}")
     if "deblur" in tasks and max(kernels.shape[1:]) > size:
         raise ValueError(f"expected kernels of at most the squares' {size} pixels, got {max(kernels.shape[1:])}")
-
-
-def version() -> str | None:
-    """That of the package, for another one may restore otherwise."""
-    try:
-        return importlib.metadata.version("hvae_jax")
-    except importlib.metadata.PackageNotFoundError:  # run from a source tree
-        return None
 
 
 def still_there(directory: FilePath, prior: Prior) -> Prior:
